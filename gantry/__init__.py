@@ -1,0 +1,1 @@
+"""Gantry: the control tower of a shared model server."""

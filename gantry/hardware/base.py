@@ -1,0 +1,39 @@
+"""The one way to ask for memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryReading:
+    """One look at a pool. total = held by models + used by others + free, in bytes."""
+
+    name: str  # what people see: "NVIDIA H200", "RAM", "Fixed pool"
+    kind: str  # nvml, ram, fixed
+    total_bytes: int
+    free_bytes: int
+    held_bytes: int  # by Gantry's own models
+
+    @property
+    def others_bytes(self) -> int:
+        """Used by programs that are not Gantry's models."""
+        return max(0, self.total_bytes - self.free_bytes - self.held_bytes)
+
+
+class MemorySource(Protocol):
+    """Something that has memory for models."""
+
+    def read(self, held: Mapping[int, int]) -> MemoryReading:
+        """Look now.
+
+        Args:
+            held: pid of each model process of ours -> bytes that its runtime measured (0 if unknown).
+        """
+        ...
+
+    def held_by(self, pid: int) -> int:
+        """Bytes of this pool that the process (with its children) holds now; 0 when it is gone."""
+        ...

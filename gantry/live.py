@@ -1,0 +1,131 @@
+"""Live events: group names, the shapes of what is sent, and the functions that send it.
+
+The row is the truth, the socket a hint: whoever connects renders from the rows first. Everything here leaves on commit; when the
+broker is away, a hint is lost with one log line and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NotRequired, TypedDict
+
+import structlog
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.db import transaction
+
+log = structlog.get_logger(__name__)
+
+STATUS_GROUP = "status"  # every signed-in page: jobs, models, memory
+
+
+class StepSnapshot(TypedDict):
+    """One step of a job as people see it. Seconds and bytes; percent 0 to 100."""
+
+    kind: str  # planning.states.StepKind
+    model_name: str
+    state: str  # planning.states.StepState
+    percent: float
+    expected_seconds: float
+    started_at: str | None  # ISO 8601
+    seconds: float | None  # how long it took, or has taken so far
+    bytes_done: int | None
+    bytes_total: int | None
+
+
+class JobSnapshot(TypedDict):
+    """A job as people see it; made by `models_admin.snapshots.job_snapshot` from the row, the same for page and event."""
+
+    id: int
+    seq: int
+    kind: str
+    state: str
+    is_finished: bool
+    target_id: str
+    target_name: str
+    from_name: str
+    requested_by: str
+    via: str
+    created_at: str
+    elapsed_seconds: float
+    expected_seconds: float
+    eta_seconds: float | None  # None when it is not known
+    is_over_estimate: bool
+    percent: int
+    bytes_done: int | None
+    bytes_total: int | None
+    stage_text: str
+    steps: list[StepSnapshot]
+    error_code: str
+    error_text: str  # one or two sentences, what happened
+    error_hint: str  # what to do
+    aftermath: str  # what was done about it: "SmolLM2 was put back."
+    is_cancelling: bool
+    url: str
+
+
+class JobUpdated(TypedDict):
+    """Channel message: a job changed. Handler `job_updated`."""
+
+    type: str
+    job: JobSnapshot
+    event_id: str  # unique for each message: key for rendering once per process
+
+
+class ModelsChanged(TypedDict):
+    """Channel message: the state of models changed. Handler `models_changed`; an empty list means all."""
+
+    type: str
+    model_ids: list[str]
+    event_id: str
+
+
+class MemoryChanged(TypedDict):
+    """Channel message: a memory reading or a runtime's health changed. Handler `memory_changed`."""
+
+    type: str
+    event_id: str
+
+
+class ConversationChanged(TypedDict):
+    """Channel message to one conversation's group: a message changed. Handler `message_updated`."""
+
+    type: str
+    message_id: int
+    state: str
+    text: NotRequired[str]
+
+
+def conversation_group(conversation_id: int) -> str:
+    """Group of everybody who looks at a conversation (one person's tabs)."""
+    return f"conversation-{conversation_id}"
+
+
+def publish_job(snapshot: JobSnapshot) -> None:
+    """Tell every page that a job changed, after the running transaction commits."""
+    message: JobUpdated = {"type": "job_updated", "job": snapshot, "event_id": f"job-{snapshot['id']}-{snapshot['seq']}"}
+    _send_on_commit(STATUS_GROUP, message)
+
+
+def publish_models_changed(model_ids: Sequence[str], event_id: str) -> None:
+    """Tell every page that models changed state, after the running transaction commits."""
+    message: ModelsChanged = {"type": "models_changed", "model_ids": list(model_ids), "event_id": event_id}
+    _send_on_commit(STATUS_GROUP, message)
+
+
+def publish_memory_changed(event_id: str) -> None:
+    """Tell every page that memory or a runtime's health changed, after the running transaction commits."""
+    message: MemoryChanged = {"type": "memory_changed", "event_id": event_id}
+    _send_on_commit(STATUS_GROUP, message)
+
+
+def _send_on_commit(group: str, message: Mapping[str, Any]) -> None:
+    transaction.on_commit(lambda: send(group, message), robust=True)
+
+
+def send(group: str, message: Mapping[str, Any]) -> None:
+    """Send now, from synchronous code. A hint that cannot be sent is logged and dropped."""
+    try:
+        async_to_sync(get_channel_layer().group_send)(group, dict(message))
+    except Exception as exc:  # noqa: BLE001 - whatever the layer fails with, the row is the truth and pages re-read it
+        log.warning("live_hint_lost", group=group, reason=repr(exc))

@@ -1,0 +1,120 @@
+"""The values that plans are made from and made of. All frozen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from gantry.planning.states import JobKind, StepKind
+
+
+@dataclass(frozen=True, slots=True)
+class TimeRange:
+    """Expected seconds: the usual figure and the range seen before."""
+
+    usual_seconds: float
+    low_seconds: float
+    high_seconds: float
+    samples: int  # how many past loads stand behind it; 0 means worked out from the size
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """A model that could be loaded."""
+
+    model_id: str
+    name: str
+    need_bytes: int  # memory it takes once loaded
+    file_bytes: int  # what a load reads
+    load_time: TimeRange
+    is_measured: bool = False  # need_bytes was measured on an earlier load, not estimated
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model that a runtime holds now."""
+
+    instance_id: str
+    model_id: str
+    name: str
+    held_bytes: int
+    last_used: float  # any monotone clock; only the order counts
+    is_busy: bool = False
+    is_pinned: bool = False
+    is_active: bool = False
+    unload_seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryBudget:
+    """The memory of one pool. total = held by models + used by others + free."""
+
+    total_bytes: int
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlanStep:
+    """One thing to do, with the seconds it is expected to take."""
+
+    kind: StepKind
+    model_id: str
+    model_name: str
+    instance_id: str  # "" for a model that is not loaded yet
+    expected_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchPlan:
+    """What will be done, in order, and what it takes. `needed`, `free` and `freed` in bytes."""
+
+    kind: JobKind
+    target_id: str  # "" when nothing is to be loaded
+    target_name: str
+    steps: tuple[PlanStep, ...]
+    evicted: tuple[LoadedModel, ...]
+    needed_bytes: int
+    free_bytes: int
+    freed_bytes: int
+    total_bytes: int
+    load_time: TimeRange
+
+    @property
+    def expected_seconds(self) -> float:
+        """All steps together."""
+        return sum(step.expected_seconds for step in self.steps)
+
+    def as_dict(self) -> dict[str, Any]:
+        """The plan as JSON data, as stored with a job and shown in the dialog."""
+        return {
+            "kind": self.kind.value,
+            "target_id": self.target_id,
+            "target_name": self.target_name,
+            "steps": [
+                {
+                    "kind": step.kind.value,
+                    "model_id": step.model_id,
+                    "model_name": step.model_name,
+                    "instance_id": step.instance_id,
+                    "expected_seconds": round(step.expected_seconds, 2),
+                }
+                for step in self.steps
+            ],
+            "evicted": [
+                {
+                    "model_id": model.model_id,
+                    "name": model.name,
+                    "held_bytes": model.held_bytes,
+                    "is_busy": model.is_busy,
+                }
+                for model in self.evicted
+            ],
+            "needed_bytes": self.needed_bytes,
+            "free_bytes": self.free_bytes,
+            "freed_bytes": self.freed_bytes,
+            "total_bytes": self.total_bytes,
+            "expected_seconds": round(self.expected_seconds, 2),
+            "load_low_seconds": round(self.load_time.low_seconds, 2),
+            "load_high_seconds": round(self.load_time.high_seconds, 2),
+            "load_samples": self.load_time.samples,
+        }

@@ -1,0 +1,162 @@
+"""The one interface behind which every kind of LLM server stands.
+
+A runtime knows no database. What it owns it can find again by itself (`running`), also after the process
+that started it has gone, so that records can always be compared with reality.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Protocol
+
+from gantry.planning.states import ErrorCode
+
+
+class ProgressKind(StrEnum):
+    """Where a runtime's load progress comes from."""
+
+    FRACTION = "fraction"  # the server says how far it is, 0 to 1
+    BYTES = "bytes"  # bytes read, counted from outside
+    STEPS = "steps"  # module k of n
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a kind of runtime can do; pages show only what is possible."""
+
+    progress: ProgressKind
+    can_cancel_load: bool
+    holds_many: bool  # several models at once
+    owns_processes: bool  # Gantry starts and ends the servers itself
+    reports_memory: bool  # `RunningInstance.memory_bytes` is measured
+
+
+class LoadStage(StrEnum):
+    """Parts of a load, in order."""
+
+    STARTING = "starting"
+    READING = "reading"
+    INITIALISING = "initialising"
+    READY = "ready"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadRequest:
+    """One model to be loaded. `instance_id` is Gantry's own id for this load, a UUID as text."""
+
+    instance_id: str
+    model_id: str
+    path: Path
+    file_bytes: int
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # typed names, see llama_parameters.py
+    extra_args: Sequence[str] = ()
+    chat_template: str = ""
+    is_embedding: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class LoadProgress:
+    """A real sign of progress. `fraction` is 0 to 1 over the whole load and never falls."""
+
+    stage: LoadStage
+    fraction: float | None = None
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningInstance:
+    """A model that the runtime holds (or held until it died), as found in reality."""
+
+    instance_id: str
+    model_id: str
+    is_ready: bool
+    is_alive: bool
+    base_url: str = ""  # where its OpenAI-compatible endpoints are, without /v1
+    api_key: str = field(default="", repr=False)
+    pid: int | None = None
+    started_at: float | None = None  # seconds since the epoch
+    memory_bytes: int | None = None
+    exit_text: str = ""
+    exit_code: ErrorCode | None = None  # the cause, when it died
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeHealth:
+    """Whether a runtime can be used, and what it is."""
+
+    is_ok: bool
+    version: str = ""
+    detail: str = ""  # when not ok: what is wrong and what to do
+    code: ErrorCode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """Proof that a model answers: one real generation (or embedding)."""
+
+    seconds: float
+    text: str
+
+
+class Runtime(Protocol):
+    """An LLM server that Gantry drives. All calls block; none needs a database.
+
+    Raises (all calls): RuntimeAway, RuntimeRefused.
+    """
+
+    kind: str
+    capabilities: Capabilities
+
+    def check(self) -> RuntimeHealth:
+        """Whether it can be used now. Never raises."""
+        ...
+
+    def running(self) -> Sequence[RunningInstance]:
+        """Everything it holds now, and what died since it was last forgotten."""
+        ...
+
+    def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
+        """Load a model; yields at each sign of progress and ends after `LoadStage.READY`.
+
+        Yields at least every 0.25 s (the last figures again when nothing moved), so that the caller can
+        look at its own clock. When `is_cancelled` turns true, stops what it started and raises.
+
+        Raises:
+            LoadFailed: with code, exit and log tail; nothing is left running.
+            LoadCancelled: nothing is left running.
+        """
+        ...
+
+    def unload(self, instance_id: str) -> None:
+        """End an instance and return when it is gone. Unloading what is not there is not an error.
+
+        Raises:
+            UnloadFailed: it would not go.
+        """
+        ...
+
+    def forget(self, instance_id: str) -> None:
+        """Remove what is kept about an instance that is dead, so that `running` stops telling of it."""
+        ...
+
+    def verify(self, instance_id: str) -> Verification:
+        """One real token (or one embedding) from the instance.
+
+        Raises:
+            VerifyFailed: it answered wrongly or not at all within the time limit.
+        """
+        ...
+
+    def busy_count(self, instance_id: str) -> int:
+        """How many requests it is answering now; 0 when that cannot be known."""
+        ...
+
+    def log_tail(self, instance_id: str, lines: int = 50) -> tuple[str, ...]:
+        """Last lines of its log, oldest first; empty when there is none."""
+        ...

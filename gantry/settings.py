@@ -1,0 +1,187 @@
+"""Composition: which apps, which servers, where data lives. Values come from `gantry.env`; nothing is decided here."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import dj_database_url
+from django.urls import reverse_lazy
+
+from gantry.env import BASE_DIR, environment
+from gantry.secret_key import load_secret_key
+
+env = environment()
+
+DATA_DIR: Path = env.gantry_data_dir
+DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+RUNTIME_DIR = DATA_DIR / "runtime"  # one folder for each model process
+LOG_DIR = DATA_DIR / "logs"
+MODELS_DIR: Path = env.gantry_models_dir or DATA_DIR / "models"
+LLAMA_SERVER: Path | None = env.gantry_llama_server
+MEMORY = env.gantry_memory
+HOST_NAME = env.gantry_host
+
+_socket_dir = DATA_DIR / "run"
+if len(str(_socket_dir)) > 80:  # a Unix socket's path may have 107 characters
+    _socket_dir = Path(tempfile.gettempdir()) / f"gantry-{hashlib.sha256(str(DATA_DIR).encode()).hexdigest()[:16]}"
+VALKEY_SOCKET = _socket_dir / "valkey.sock"
+REDIS_IS_EMBEDDED = env.redis_url is None
+REDIS_URL: str = env.redis_url or f"unix://{VALKEY_SOCKET}"
+
+SECRET_KEY = env.secret_key or load_secret_key(DATA_DIR / "secret_key")
+DEBUG = env.gantry_debug
+ALLOWED_HOSTS = env.allowed_hosts
+CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in env.gantry_allowed_hosts if host != "*"]
+
+VERSION = (re.search(r"^## \[(\d[^\]]*)\]", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.M) or ["", "0"])[1]
+
+INSTALLED_APPS = [
+    "daphne",
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django_htmx",
+    "axes",
+    "channels",
+    "gantry",
+    "models_admin",
+    "gantry.chat",
+]
+
+MIDDLEWARE = [
+    "gantry.middleware.HealthMiddleware",  # first: it answers without session, host check or database set-up
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "axes.middleware.AxesMiddleware",  # last, as its documentation asks
+]
+
+ROOT_URLCONF = "gantry.urls"
+ASGI_APPLICATION = "gantry.asgi.application"
+
+TEMPLATES: list[dict[str, Any]] = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+            "builtins": ["models_admin.templatetags.gantry_format"],
+        },
+    }
+]
+
+DATABASES: dict[str, Any] = {
+    "default": dj_database_url.parse(env.database_url)
+    if env.database_url
+    else {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": DATA_DIR / "db.sqlite3",
+        "OPTIONS": {
+            "timeout": 20,
+            "transaction_mode": "IMMEDIATE",  # a deferred transaction that turns into a write fails at once instead of waiting
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA cache_size=-16000;",
+        },
+    }
+}
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+CHANNEL_LAYERS: dict[str, Any] = {
+    "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
+}
+
+CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://")
+
+AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+]
+LOGIN_URL = "sign_in"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "sign_in"
+AXES_FAILURE_LIMIT = 10
+AXES_COOLOFF_TIME = 0.25  # hours
+AXES_LOCKOUT_PARAMETERS = [["username", "ip_address"]]
+AXES_VERBOSE = False
+SESSION_COOKIE_HTTPONLY = True
+SECURE_CONTENT_TYPE_NOSNIFF = True
+X_FRAME_OPTIONS = "DENY"
+
+LANGUAGE_CODE = "en-us"
+TIME_ZONE = env.gantry_time_zone
+USE_TZ = True
+USE_I18N = True
+
+STATIC_URL = "static/"
+STATICFILES_DIRS = [BASE_DIR / "static"]
+STATIC_ROOT = DATA_DIR / "static"
+WHITENOISE_USE_FINDERS = True  # serves from the source folders: no collectstatic step between a change and its effect
+
+UNFOLD: dict[str, Any] = {
+    "SITE_TITLE": "Gantry",
+    "SITE_HEADER": "Gantry",
+    "SITE_SUBHEADER": "Model control tower",
+    "SITE_SYMBOL": "swap_horiz",
+    "SITE_URL": "/",
+    "SHOW_HISTORY": False,
+    "SHOW_VIEW_ON_SITE": False,
+    "SIDEBAR": {
+        "show_search": False,
+        "show_all_applications": False,
+        "navigation": [
+            {
+                "title": "Models",
+                "items": [
+                    {"title": "Models", "icon": "deployed_code", "link": reverse_lazy("admin:models_tab")},
+                    {
+                        "title": "Switches",
+                        "icon": "swap_horiz",
+                        "link": reverse_lazy("admin:models_admin_switchjob_changelist"),
+                    },
+                    {
+                        "title": "Runtimes",
+                        "icon": "memory",
+                        "link": reverse_lazy("admin:models_admin_runtime_changelist"),
+                    },
+                    {
+                        "title": "Audit",
+                        "icon": "fact_check",
+                        "link": reverse_lazy("admin:models_admin_auditentry_changelist"),
+                    },
+                ],
+            },
+            {
+                "title": "People",
+                "items": [
+                    {"title": "Users", "icon": "person", "link": reverse_lazy("admin:auth_user_changelist")},
+                    {"title": "Groups", "icon": "group", "link": reverse_lazy("admin:auth_group_changelist")},
+                    {"title": "Chat", "icon": "chat", "link": "/"},
+                ],
+            },
+        ],
+    },
+}
+
+LOGGING_CONFIG = "gantry.logs.configure"
+LOGGING = {"level": env.gantry_log_level.upper()}

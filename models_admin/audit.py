@@ -1,0 +1,54 @@
+"""Writing audit entries."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from models_admin.models import AuditEntry, SwitchJob
+
+if TYPE_CHECKING:
+    from models_admin.actor import Actor
+
+
+class AuditEvent(StrEnum):
+    """Everything that is written down: source:subject:action."""
+
+    SWITCH_REQUEST = "model:switch:request"
+    UNLOAD_REQUEST = "model:unload:request"
+    RESTART_REQUEST = "model:restart:request"
+    JOB_CANCEL = "job:cancel:request"
+    JOB_END = "job:end"
+    MODEL_PIN = "model:pin:change"
+    MODEL_CREATE = "model:definition:create"
+    MODEL_CHANGE = "model:definition:change"
+    MODEL_DELETE = "model:definition:delete"
+    MODELS_IMPORT = "model:file:import"
+    MODELS_SCAN = "model:folder:scan"
+    MODEL_CRASH = "model:process:crash"
+    MODEL_ADOPT = "model:process:adopt"
+
+
+def write(
+    event: AuditEvent,
+    *,
+    actor: Actor,
+    object_text: str,
+    job: SwitchJob | None = None,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+    outcome: str = "",
+) -> AuditEntry:
+    """Add one entry; call it in the transaction of the mutation it tells of."""
+    return AuditEntry.objects.create(
+        actor=actor.user,
+        actor_name=actor.name,
+        via=actor.via,
+        address=actor.address,
+        event=event,
+        object_text=object_text[:200],
+        job=job,
+        before=before or {},
+        after=after or {},
+        outcome=outcome,
+    )

@@ -1,0 +1,105 @@
+"""What an action can refuse. Every edge translates these once: `code`, `status` and the text for people ride on the class.
+
+ActionRefused
+├── NotAllowed              403
+├── ModelUnknown            404
+├── NotDownloaded           409
+├── NotLoaded               409
+├── AnotherJobRunning       409   carries the job
+├── DoesNotFitNow           409   carries required, available and freeable bytes
+├── RuntimeUnusable         409
+├── InvalidDefinition       422   carries (field, message) pairs
+└── Unavailable             503   the broker is away
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from models_admin.models import SwitchJob
+
+
+class ActionRefused(Exception):
+    """An action was not done. `str(exc)` is a sentence for people, `hint` says what to do."""
+
+    code = "refused"
+    status = 409
+
+    def __init__(self, sentence: str, hint: str = "") -> None:
+        super().__init__(sentence)
+        self.hint = hint
+
+
+class NotAllowed(ActionRefused):
+    """The person may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
+class ModelUnknown(ActionRefused):
+    """No model has this id."""
+
+    code = "model_unknown"
+    status = 404
+
+
+class NotDownloaded(ActionRefused):
+    """The model's file is missing."""
+
+    code = "not_downloaded"
+
+
+class NotLoaded(ActionRefused):
+    """The model is not loaded, so it cannot be unloaded or restarted."""
+
+    code = "not_loaded"
+
+
+class AnotherJobRunning(ActionRefused):
+    """A job is at work on the same memory."""
+
+    code = "job_running"
+
+    def __init__(self, sentence: str, hint: str, job: SwitchJob) -> None:
+        super().__init__(sentence, hint)
+        self.job = job
+
+
+class DoesNotFitNow(ActionRefused):
+    """The model needs more than can be freed. Figures in bytes."""
+
+    code = "insufficient_memory"
+
+    def __init__(
+        self, sentence: str, hint: str, *, required_bytes: int, available_bytes: int, freeable_bytes: int
+    ) -> None:
+        super().__init__(sentence, hint)
+        self.required_bytes = required_bytes
+        self.available_bytes = available_bytes
+        self.freeable_bytes = freeable_bytes
+
+
+class RuntimeUnusable(ActionRefused):
+    """The runtime is switched off or cannot be used; the sentence says why."""
+
+    code = "runtime_unusable"
+
+
+class InvalidDefinition(ActionRefused):
+    """A model definition or file has errors; each names its place."""
+
+    code = "invalid"
+    status = 422
+
+    def __init__(self, sentence: str, errors: list[tuple[str, str]]) -> None:
+        super().__init__(sentence)
+        self.errors = errors
+
+
+class Unavailable(ActionRefused):
+    """Something Gantry needs is away; try again."""
+
+    code = "unavailable"
+    status = 503

@@ -1,0 +1,21 @@
+"""The records, one model a file."""
+
+from models_admin.models.audit_entry import AuditEntry
+from models_admin.models.load_record import LoadRecord
+from models_admin.models.memory_pool import MemoryPool
+from models_admin.models.model_definition import ModelDefinition
+from models_admin.models.model_instance import ModelInstance
+from models_admin.models.runtime import Runtime
+from models_admin.models.switch_event import SwitchEvent
+from models_admin.models.switch_job import SwitchJob
+
+__all__ = [
+    "AuditEntry",
+    "LoadRecord",
+    "MemoryPool",
+    "ModelDefinition",
+    "ModelInstance",
+    "Runtime",
+    "SwitchEvent",
+    "SwitchJob",
+]

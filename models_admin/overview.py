@@ -1,0 +1,197 @@
+"""What is there and in which state: the one answer behind the Models tab, the chat's dropdown and `manage.py status`.
+
+The number of queries does not depend on how many models or jobs there are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from django.db.models import OuterRef, Subquery
+
+from gantry.live import JobSnapshot
+from gantry.planning.states import InstanceState, JobState, ModelState
+from gantry.planning.wording import wording
+from models_admin.models import LoadRecord, MemoryPool, ModelDefinition, ModelInstance, Runtime, SwitchJob
+from models_admin.snapshots import job_snapshot
+
+_INSTANCE_STATES = {
+    InstanceState.LOADING: ModelState.LOADING,
+    InstanceState.UNLOADING: ModelState.UNLOADING,
+    InstanceState.CRASHED: ModelState.CRASHED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One model with its state. `words` is empty for an idle model; `percent` is given while it loads."""
+
+    model: ModelDefinition
+    state: ModelState
+    words: str
+    percent: int | None
+    instance: ModelInstance | None
+    usual_load_seconds: float | None  # how long its last load took
+
+    @property
+    def is_loaded(self) -> bool:
+        """It holds memory and answers."""
+        return self.state in {ModelState.ACTIVE, ModelState.LOADED}
+
+    @property
+    def can_switch(self) -> bool:
+        """Choosing it would change something and can work."""
+        return self.state in {ModelState.IDLE, ModelState.FAILED, ModelState.LOADED, ModelState.CRASHED}
+
+    @property
+    def can_unload(self) -> bool:
+        """It is held (or its dead process is still on record)."""
+        return self.state in {ModelState.ACTIVE, ModelState.LOADED, ModelState.CRASHED}
+
+    @property
+    def can_restart(self) -> bool:
+        """It can be ended and loaded again."""
+        return self.can_unload
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A part of a memory bar: bytes, and percent of the whole (0 to 100)."""
+
+    name: str
+    kind: str  # model, others, free
+    size_bytes: int
+    percent: float
+
+
+@dataclass(frozen=True, slots=True)
+class PoolView:
+    """A memory pool with the parts of its bar."""
+
+    pool: MemoryPool
+    segments: tuple[Segment, ...]
+
+    @property
+    def used_bytes(self) -> int:
+        """Everything that is not free."""
+        return max(0, self.pool.total_bytes - self.pool.free_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """Everything the Models tab shows."""
+
+    rows: tuple[ModelRow, ...]
+    pools: tuple[PoolView, ...]
+    runtimes: tuple[Runtime, ...]
+    job: JobSnapshot | None  # the unfinished job, if any
+    last_job: JobSnapshot | None  # else the last one that ended
+
+    @property
+    def active(self) -> ModelRow | None:
+        """The model that answers now."""
+        return next((row for row in self.rows if row.state == ModelState.ACTIVE), None)
+
+
+def current_job() -> JobSnapshot | None:
+    """The unfinished job that people should see: the one at work before one that waits."""
+    jobs = SwitchJob.objects.unfinished().select_related("target").order_by("id")
+    best = next((job for job in jobs if job.state != JobState.WAITING), None) or next(iter(jobs), None)
+    return job_snapshot(best) if best else None
+
+
+def model_rows(
+    job: JobSnapshot | None, *, model_ids: Sequence[str] | None = None, models: Sequence[ModelDefinition] | None = None
+) -> tuple[ModelRow, ...]:
+    """Models with their states, by name; all of them, or those with these ids."""
+    if models is None:
+        last_load = LoadRecord.objects.filter(model=OuterRef("pk")).order_by("-id").values("load_seconds")[:1]
+        queryset = ModelDefinition.objects.with_runtime().annotate(usual_load_seconds=Subquery(last_load))
+        models = list(queryset.filter(model_id__in=model_ids) if model_ids is not None else queryset)
+    instances = {instance.model_id: instance for instance in ModelInstance.objects.all()}
+    return tuple(_row(model, instances.get(model.pk), job) for model in models)
+
+
+def overview() -> Overview:
+    """Everything, now."""
+    job = current_job()
+    rows = model_rows(job)
+    last = None if job else SwitchJob.objects.select_related("target").first()
+    held = [(row.model, row.instance) for row in rows if row.instance and row.instance.held_bytes]
+    runtimes = tuple(Runtime.objects.select_related("pool"))
+    pools = {runtime.pool.pk: runtime.pool for runtime in runtimes}
+    return Overview(
+        rows=rows,
+        pools=tuple(_pool_view(pool, held) for pool in pools.values()),
+        runtimes=runtimes,
+        job=job,
+        last_job=job_snapshot(last) if last else None,
+    )
+
+
+def _row(model: ModelDefinition, instance: ModelInstance | None, job: JobSnapshot | None) -> ModelRow:
+    state = _state(model, instance, job)
+    percent = job["percent"] if job and state == ModelState.LOADING else None
+    return ModelRow(
+        model=model,
+        state=state,
+        words=_words(state, model, instance, percent),
+        percent=percent,
+        instance=instance,
+        usual_load_seconds=getattr(model, "usual_load_seconds", None),
+    )
+
+
+def _state(model: ModelDefinition, instance: ModelInstance | None, job: JobSnapshot | None) -> ModelState:
+    if instance is not None:
+        if instance.state == InstanceState.LOADED:
+            if _is_drained_by(job, model):
+                return ModelState.DRAINING
+            return ModelState.ACTIVE if instance.is_active else ModelState.LOADED
+        return _INSTANCE_STATES[InstanceState(instance.state)]
+    if job and job["target_id"] == model.model_id and job["kind"] != "unload":
+        return ModelState.LOADING
+    if not model.is_available:
+        return ModelState.NOT_DOWNLOADED
+    return ModelState.FAILED if model.last_error_code else ModelState.IDLE
+
+
+def _is_drained_by(job: JobSnapshot | None, model: ModelDefinition) -> bool:
+    return bool(job) and any(
+        step["kind"] == "drain" and step["state"] == "running" and step["model_name"] == model.name
+        for step in (job["steps"] if job else [])
+    )
+
+
+def _words(state: ModelState, model: ModelDefinition, instance: ModelInstance | None, percent: int | None) -> str:
+    if state == ModelState.LOADING:
+        return f"Loading {percent} %" if percent is not None else "Loading"
+    if state == ModelState.DRAINING:
+        count = instance.busy_count if instance else 0
+        return f"Finishing {count} answer{'' if count == 1 else 's'}…" if count else "Finishing answers…"
+    if state == ModelState.CRASHED:
+        code = instance.error_code if instance else ""
+        return f"Crashed: {wording(code).short}" if code else "Crashed"
+    if state == ModelState.FAILED:
+        return f"Failed: {wording(model.last_error_code).short}"
+    return {
+        ModelState.ACTIVE: "Active",
+        ModelState.LOADED: "Loaded",
+        ModelState.UNLOADING: "Unloading",
+        ModelState.NOT_DOWNLOADED: "Not downloaded",
+    }.get(state, "")
+
+
+def _pool_view(pool: MemoryPool, held: Sequence[tuple[ModelDefinition, ModelInstance]]) -> PoolView:
+    total = max(1, pool.total_bytes)
+    parts = [
+        (model.name, "model", instance.held_bytes) for model, instance in held if model.runtime.pool_id == pool.pk
+    ]
+    parts += [("Other programs", "others", pool.others_bytes), ("Free", "free", pool.free_bytes)]
+    return PoolView(
+        pool=pool,
+        segments=tuple(
+            Segment(name, kind, size, round(100 * size / total, 2)) for name, kind, size in parts if size > 0
+        ),
+    )

@@ -1,0 +1,46 @@
+"""Every reusable filter, annotation and prefetch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from django.db import models
+
+from gantry.planning.states import ACTIVE_STATES, TERMINAL_STATES, JobState
+
+if TYPE_CHECKING:
+    from models_admin.models import ModelDefinition, SwitchJob
+
+    _Models = models.QuerySet[ModelDefinition]
+    _Jobs = models.QuerySet[SwitchJob]
+else:
+    _Models = models.QuerySet
+    _Jobs = models.QuerySet
+
+
+class ModelDefinitionQuerySet(_Models):
+    """Models."""
+
+    def with_runtime(self) -> Self:
+        """With runtime and pool, in one query."""
+        return self.select_related("runtime__pool")
+
+    def available(self) -> Self:
+        """Those whose file is there."""
+        return self.filter(is_available=True, runtime__is_enabled=True)
+
+
+class SwitchJobQuerySet(_Jobs):
+    """Jobs."""
+
+    def unfinished(self) -> Self:
+        """Waiting or at work."""
+        return self.exclude(state__in=TERMINAL_STATES)
+
+    def working(self) -> Self:
+        """Past waiting and not ended."""
+        return self.filter(state__in=ACTIVE_STATES)
+
+    def waiting(self) -> Self:
+        """Not begun."""
+        return self.filter(state=JobState.WAITING)

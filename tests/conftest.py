@@ -1,0 +1,42 @@
+"""Fixtures for all tests: three standing users, a host with its pool and runtime."""
+
+from __future__ import annotations
+
+import pytest
+from django.contrib.auth.models import Permission, User
+
+from models_admin.models import MemoryPool, Runtime
+
+GIB = 1024**3
+
+
+@pytest.fixture
+def admin_person(db: None) -> User:
+    """May do everything."""
+    return User.objects.create_superuser("ann", password="pass-ann")
+
+
+@pytest.fixture
+def member(db: None) -> User:
+    """May chat and switch; not staff."""
+    user = User.objects.create_user("ben", password="pass-ben")
+    user.user_permissions.add(Permission.objects.get(codename="switch_model"))
+    return user
+
+
+@pytest.fixture
+def outsider(db: None) -> User:
+    """May sign in and chat, nothing more."""
+    return User.objects.create_user("oda", password="pass-oda")
+
+
+@pytest.fixture
+def pool(db: None) -> MemoryPool:
+    """One GiB, all free."""
+    return MemoryPool.objects.create(host="local", name="Fixed pool", kind="fixed", total_bytes=GIB, free_bytes=GIB)
+
+
+@pytest.fixture
+def null_runtime(pool: MemoryPool) -> Runtime:
+    """A runtime that holds models in memory of the test only."""
+    return Runtime.objects.create(name="null", kind="null", pool=pool, is_healthy=True)
