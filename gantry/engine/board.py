@@ -1,0 +1,68 @@
+"""The steps of a running plan with their times: turns a step's fraction into percent and time left of the whole."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gantry.engine.effects import Effects, StepReport
+from gantry.planning.eta import overall_percent, remaining_seconds
+from gantry.planning.states import StepState
+from gantry.planning.types import PlanStep
+
+
+class Board:
+    """Where the plan stands. Percent never falls, also when a rollback makes the plan longer."""
+
+    def __init__(self, steps: Sequence[PlanStep], effects: Effects) -> None:
+        self._steps = list(steps)
+        self._effects = effects
+        self._started_at = 0.0
+        self._percent = 0.0
+
+    def extend(self, steps: Sequence[PlanStep]) -> int:
+        """Add steps; gives the index of the first of them."""
+        first = len(self._steps)
+        self._steps.extend(steps)
+        self._effects.add_steps(steps)
+        return first
+
+    def start(self, index: int, text: str) -> None:
+        """A step begins."""
+        self._started_at = self._effects.monotonic()
+        self._say(index, StepState.RUNNING, 0.0, text)
+
+    def move(
+        self, index: int, fraction: float, text: str, bytes_done: int | None = None, bytes_total: int | None = None
+    ) -> None:
+        """A running step is `fraction` (0 to 1) done."""
+        self._say(index, StepState.RUNNING, fraction, text, bytes_done, bytes_total)
+
+    def end(self, index: int, state: StepState, text: str) -> None:
+        """A step ended."""
+        self._say(index, state, 1.0 if state == StepState.DONE else 0.0, text)
+
+    def _say(
+        self,
+        index: int,
+        state: StepState,
+        fraction: float,
+        text: str,
+        bytes_done: int | None = None,
+        bytes_total: int | None = None,
+    ) -> None:
+        expected = [step.expected_seconds for step in self._steps]
+        elapsed = self._effects.monotonic() - self._started_at
+        if state in {StepState.RUNNING, StepState.DONE}:
+            self._percent = max(self._percent, overall_percent(expected, index, fraction))
+        self._effects.report(
+            StepReport(
+                index=index,
+                state=state,
+                fraction=fraction,
+                percent=self._percent,
+                eta_seconds=remaining_seconds(expected, index, fraction, elapsed),
+                text=text,
+                bytes_done=bytes_done,
+                bytes_total=bytes_total,
+            )
+        )

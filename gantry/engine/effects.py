@@ -1,0 +1,85 @@
+"""Everything the engine may cause beside the runtime itself."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from gantry.planning.states import JobState, StepState
+from gantry.planning.types import PlanStep
+from gantry.runtimes.base import LoadRequest, RunningInstance
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """How a step stands now. `percent` and `eta_seconds` are of the whole job, `fraction` (0 to 1) of the step."""
+
+    index: int
+    state: StepState
+    fraction: float
+    percent: float
+    eta_seconds: float | None
+    text: str
+    bytes_done: int | None = None
+    bytes_total: int | None = None
+
+
+class Effects(Protocol):
+    """The outside, as the engine sees it."""
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        ...
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        ...
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked for the job to be cancelled. Cheap enough for every turn of a loop."""
+        ...
+
+    def enter(self, state: JobState, text: str) -> None:
+        """The job goes into a state."""
+        ...
+
+    def report(self, report: StepReport) -> None:
+        """A step moved."""
+        ...
+
+    def add_steps(self, steps: Sequence[PlanStep]) -> None:
+        """The plan grew (a rollback): these come behind the steps there are."""
+        ...
+
+    def load_request(self, model_id: str) -> LoadRequest:
+        """What to ask the runtime for; a new instance id each time."""
+        ...
+
+    def instance_loading(self, request: LoadRequest) -> None:
+        """About to load: the record is written before the process exists, so that it is never unknown (I7)."""
+        ...
+
+    def instance_loaded(self, instance: RunningInstance, seconds: float) -> None:
+        """It is verified and may serve; `seconds` is what the load took."""
+        ...
+
+    def instance_unloading(self, instance_id: str) -> None:
+        """From now on nothing new may be sent to it."""
+        ...
+
+    def instance_gone(self, instance_id: str) -> None:
+        """It is not there any more."""
+        ...
+
+    def activate(self, model_id: str) -> None:
+        """From now on this model is the one that serves."""
+        ...
+
+    def was_active(self, model_id: str) -> bool:
+        """Whether this model was the one that served when the job began."""
+        ...
+
+    def free_bytes(self) -> int:
+        """Free memory of the pool, measured now."""
+        ...
