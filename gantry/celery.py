@@ -6,14 +6,23 @@ Queue `host.NAME` belongs to the worker on that host (GANTRY_HOST); queue `gantr
 from __future__ import annotations
 
 import os
+import warnings
+from typing import Any
 
 from celery import Celery
+from celery.platforms import SecurityWarning
+from celery.signals import heartbeat_sent, worker_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gantry.settings")
 
 RECONCILE_SECONDS = 5.0  # I3 allows 20 s between an outside change and its showing
+ORPHANS_SECONDS = 10.0  # answers whose web process has gone are ended at most 25 s after its last sign
+
+# Running as root is the choice of whoever runs the machine; messages are JSON, so nobody gets code run through the broker.
+warnings.filterwarnings("ignore", category=SecurityWarning)
 
 app = Celery("gantry")
+app.set_default()  # for all threads: a view that enqueues runs in another one than this import
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.conf.update(
     task_default_queue="gantry",
@@ -31,6 +40,31 @@ app.conf.update(
             "schedule": RECONCILE_SECONDS,
             "options": {"expires": RECONCILE_SECONDS},
         },
+        "end_orphans": {
+            "task": "gantry.chat.tasks.end_orphans",
+            "schedule": ORPHANS_SECONDS,
+            "options": {"expires": ORPHANS_SECONDS},
+        },
     },
 )
 app.autodiscover_tasks()
+
+
+@heartbeat_sent.connect
+def note_alive(**_signal: Any) -> None:
+    """A sign of life every two seconds, for /readyz."""
+    from django.conf import settings
+
+    from models_admin import worker_signs
+
+    worker_signs.note_alive(settings.HOST_NAME)
+
+
+@worker_shutdown.connect
+def note_ended(**_signal: Any) -> None:
+    """The last sign of a worker that ends in order; one that is killed falls silent."""
+    from django.conf import settings
+
+    from models_admin import worker_signs
+
+    worker_signs.note_ended(settings.HOST_NAME)

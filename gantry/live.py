@@ -88,11 +88,15 @@ class MemoryChanged(TypedDict):
 
 
 class ConversationChanged(TypedDict):
-    """Channel message to one conversation's group: a message changed. Handler `message_updated`."""
+    """Channel message to one conversation's group: a message changed. Handler `message_updated`.
+
+    Without `text` it says: read the row. With it, the answer is being written and this is all of it so far, so that a message that is
+    lost or comes late costs nothing.
+    """
 
     type: str
     message_id: int
-    state: str
+    state: str  # gantry.chat.models.Message.State
     text: NotRequired[str]
 
 
@@ -103,7 +107,11 @@ def conversation_group(conversation_id: int) -> str:
 
 def publish_job(snapshot: JobSnapshot) -> None:
     """Tell every page that a job changed, after the running transaction commits."""
-    message: JobUpdated = {"type": "job_updated", "job": snapshot, "event_id": f"job-{snapshot['id']}-{snapshot['seq']}"}
+    message: JobUpdated = {
+        "type": "job_updated",
+        "job": snapshot,
+        "event_id": f"job-{snapshot['id']}-{snapshot['seq']}",
+    }
     _send_on_commit(STATUS_GROUP, message)
 
 
@@ -119,13 +127,34 @@ def publish_memory_changed(event_id: str) -> None:
     _send_on_commit(STATUS_GROUP, message)
 
 
+def publish_message(conversation_id: int, message_id: int, state: str) -> None:
+    """Tell a conversation's tabs to read a message's row again, after the running transaction commits."""
+    message: ConversationChanged = {"type": "message_updated", "message_id": message_id, "state": state}
+    _send_on_commit(conversation_group(conversation_id), message)
+
+
+async def publish_partial_answer(conversation_id: int, message_id: int, text: str) -> None:
+    """Show a conversation's tabs an answer that is being written, all of it so far. Now, from the event loop."""
+    message: ConversationChanged = {
+        "type": "message_updated",
+        "message_id": message_id,
+        "state": "streaming",
+        "text": text,
+    }
+    await _send_hint(conversation_group(conversation_id), message)
+
+
 def _send_on_commit(group: str, message: Mapping[str, Any]) -> None:
     transaction.on_commit(lambda: send(group, message), robust=True)
 
 
 def send(group: str, message: Mapping[str, Any]) -> None:
     """Send now, from synchronous code. A hint that cannot be sent is logged and dropped."""
+    async_to_sync(_send_hint)(group, message)
+
+
+async def _send_hint(group: str, message: Mapping[str, Any]) -> None:
     try:
-        async_to_sync(get_channel_layer().group_send)(group, dict(message))
+        await get_channel_layer().group_send(group, dict(message))
     except Exception as exc:  # noqa: BLE001 - whatever the layer fails with, the row is the truth and pages re-read it
         log.warning("live_hint_lost", group=group, reason=repr(exc))

@@ -4,6 +4,7 @@ ActionRefused
 ├── NotAllowed              403
 ├── ModelUnknown            404
 ├── NotDownloaded           409
+├── FileDamaged             409
 ├── NotLoaded               409
 ├── AnotherJobRunning       409   carries the job
 ├── DoesNotFitNow           409   carries required, available and freeable bytes
@@ -49,6 +50,12 @@ class NotDownloaded(ActionRefused):
     """The model's file is missing."""
 
     code = "not_downloaded"
+
+
+class FileDamaged(ActionRefused):
+    """The model's file is there and cannot be used; the sentence says why."""
+
+    code = "file_damaged"
 
 
 class NotLoaded(ActionRefused):

@@ -185,9 +185,7 @@ def _words(state: ModelState, model: ModelDefinition, instance: ModelInstance | 
 
 def _pool_view(pool: MemoryPool, held: Sequence[tuple[ModelDefinition, ModelInstance]]) -> PoolView:
     total = max(1, pool.total_bytes)
-    parts = [
-        (model.name, "model", instance.held_bytes) for model, instance in held if model.runtime.pool_id == pool.pk
-    ]
+    parts = [(model.name, "model", instance.held_bytes) for model, instance in held if model.runtime.pool_id == pool.pk]
     parts += [("Other programs", "others", pool.others_bytes), ("Free", "free", pool.free_bytes)]
     return PoolView(
         pool=pool,

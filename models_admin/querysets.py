@@ -9,16 +9,10 @@ from django.db import models
 from gantry.planning.states import ACTIVE_STATES, TERMINAL_STATES, JobState
 
 if TYPE_CHECKING:
-    from models_admin.models import ModelDefinition, SwitchJob
-
-    _Models = models.QuerySet[ModelDefinition]
-    _Jobs = models.QuerySet[SwitchJob]
-else:
-    _Models = models.QuerySet
-    _Jobs = models.QuerySet
+    from models_admin.models import ModelDefinition, SwitchJob  # noqa: F401 - named in the strings below
 
 
-class ModelDefinitionQuerySet(_Models):
+class ModelDefinitionQuerySet(models.QuerySet["ModelDefinition"]):
     """Models."""
 
     def with_runtime(self) -> Self:
@@ -30,7 +24,7 @@ class ModelDefinitionQuerySet(_Models):
         return self.filter(is_available=True, runtime__is_enabled=True)
 
 
-class SwitchJobQuerySet(_Jobs):
+class SwitchJobQuerySet(models.QuerySet["SwitchJob"]):
     """Jobs."""
 
     def unfinished(self) -> Self:

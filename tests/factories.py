@@ -2,33 +2,33 @@
 
 from __future__ import annotations
 
-import factory
-from factory.django import DjangoModelFactory
+from itertools import count
+from typing import Any
 
-from models_admin.models import ModelDefinition, SwitchJob
+from models_admin.models import MemoryPool, ModelDefinition, Runtime, SwitchJob
 
-
-class ModelDefinitionFactory(DjangoModelFactory):  # type: ignore[misc]
-    """A model that is there and idle. Give it `runtime`."""
-
-    class Meta:
-        model = ModelDefinition
-
-    model_id = factory.Sequence(lambda n: f"model-{n}")
-    name = factory.Sequence(lambda n: f"Model {n}")
-    path = factory.Sequence(lambda n: f"model-{n}.gguf")
-    size_bytes = 100_000_000
-    is_available = True
+_numbers = count(1)
 
 
-class SwitchJobFactory(DjangoModelFactory):  # type: ignore[misc]
-    """A job that waits. Give it `pool` and `target`."""
+def make_model(runtime: Runtime, **fields: Any) -> ModelDefinition:
+    """A model that is there and idle."""
+    number = next(_numbers)
+    defaults = {
+        "model_id": f"model-{number}",
+        "name": f"Model {number}",
+        "path": f"model-{number}.gguf",
+        "size_bytes": 100_000_000,
+        "is_available": True,
+    }
+    return ModelDefinition.objects.create(runtime=runtime, **{**defaults, **fields})
 
-    class Meta:
-        model = SwitchJob
 
-    kind = "switch"
-    state = "waiting"
-    target_name = factory.LazyAttribute(lambda job: job.target.name if job.target else "gone")
-    requested_by_name = "ann"
-    via = "page"
+def make_job(pool: MemoryPool, target: ModelDefinition | None, **fields: Any) -> SwitchJob:
+    """A job that waits."""
+    defaults = {
+        "kind": "switch",
+        "target_name": target.name if target else "gone",
+        "requested_by_name": "ann",
+        "via": "page",
+    }
+    return SwitchJob.objects.create(pool=pool, target=target, **{**defaults, **fields})

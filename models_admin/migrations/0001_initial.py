@@ -79,7 +79,7 @@ class Migration(migrations.Migration):
                 ('last_failed_at', models.DateTimeField(blank=True, editable=False, null=True)),
                 ('created_at', models.DateTimeField(auto_now_add=True)),
                 ('updated_at', models.DateTimeField(auto_now=True)),
-                ('runtime', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='models', to='models_admin.runtime')),
+                ('runtime', models.ForeignKey(on_delete=django.db.models.deletion.PROTECT, related_name='definitions', to='models_admin.runtime')),
             ],
             options={
                 'verbose_name': 'model',

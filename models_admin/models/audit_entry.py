@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from typing_extensions import override
-
 from django.conf import settings
 from django.db import models
+from typing_extensions import override
 
 
 class AuditEntry(models.Model):
@@ -20,7 +19,9 @@ class AuditEntry(models.Model):
     address = models.CharField(max_length=45, blank=True)
     event = models.CharField(max_length=60, help_text="source:subject:action, see models_admin.audit.AuditEvent.")
     object_text = models.CharField(max_length=200)
-    job = models.ForeignKey("models_admin.SwitchJob", null=True, on_delete=models.SET_NULL, related_name="audit_entries")
+    job = models.ForeignKey(
+        "models_admin.SwitchJob", null=True, on_delete=models.SET_NULL, related_name="audit_entries"
+    )
     before = models.JSONField(default=dict)
     after = models.JSONField(default=dict)
     outcome = models.CharField(max_length=40, blank=True)
@@ -29,6 +30,7 @@ class AuditEntry(models.Model):
         verbose_name_plural = "audit entries"
         ordering = ["-id"]
 
+    @override
     def __str__(self) -> str:
         """Who and what."""
         return f"{self.actor_name} {self.event} {self.object_text}"
@@ -36,7 +38,7 @@ class AuditEntry(models.Model):
     @override
     def save(self, *args: Any, **kwargs: Any) -> None:
         """Add the row; an existing row is never changed."""
-        if self.pk is not None:
+        if not self._state.adding:
             raise TypeError("audit entries are never changed")
         super().save(*args, **kwargs)
 

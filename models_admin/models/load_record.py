@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from typing_extensions import override
 
 
 class LoadRecord(models.Model):
@@ -24,6 +25,7 @@ class LoadRecord(models.Model):
             models.Index(fields=["model", "parameters_hash", "-id"], name="last_loads")
         ]
 
+    @override
     def __str__(self) -> str:
         """Seconds and bytes."""
         return f"{self.load_seconds:.1f} s, {self.held_bytes} bytes"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from typing_extensions import override
 
 
 class MemoryPool(models.Model):
@@ -23,6 +24,7 @@ class MemoryPool(models.Model):
     class Meta:
         constraints = [models.UniqueConstraint(fields=["host"], name="one_pool_per_host")]
 
+    @override
     def __str__(self) -> str:
         """The pool as people name it."""
         return f"{self.name} on {self.host}"

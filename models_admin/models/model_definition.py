@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.core.validators import RegexValidator
 from django.db import models
 from django.urls import reverse
+from typing_extensions import override
 
 from models_admin.querysets import ModelDefinitionQuerySet
 
@@ -28,7 +29,7 @@ class ModelDefinition(models.Model):
     model_id = models.CharField("model id", max_length=200, unique=True, validators=[valid_model_id])
     name = models.CharField(max_length=200)
     description = models.TextField(blank=True)
-    runtime = models.ForeignKey("models_admin.Runtime", on_delete=models.PROTECT, related_name="models")
+    runtime = models.ForeignKey("models_admin.Runtime", on_delete=models.PROTECT, related_name="definitions")
     path = models.CharField(
         max_length=1000, blank=True, help_text="The GGUF file; a relative path starts at GANTRY_MODELS_DIR."
     )
@@ -63,6 +64,7 @@ class ModelDefinition(models.Model):
             ("cancel_any_job", "Can cancel switches of others"),
         ]
 
+    @override
     def __str__(self) -> str:
         """Its name."""
         return self.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from typing_extensions import override
 
 from gantry.planning.states import InstanceState
 from models_admin.fields import EncryptedTextField
@@ -38,6 +39,7 @@ class ModelInstance(models.Model):
             models.UniqueConstraint(fields=["model"], name="one_instance_per_model"),
         ]
 
+    @override
     def __str__(self) -> str:
         """Model and state."""
         return f"{self.model} {self.state}"

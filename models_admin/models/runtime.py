@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.db import models
+from typing_extensions import override
 
 
 class Runtime(models.Model):
@@ -27,6 +28,7 @@ class Runtime(models.Model):
     class Meta:
         ordering = ["name"]
 
+    @override
     def __str__(self) -> str:
         """Its name."""
         return self.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from django.db import models
+from typing_extensions import override
 
 
 class SwitchEvent(models.Model):
@@ -23,6 +24,7 @@ class SwitchEvent(models.Model):
         ordering = ["job_id", "seq"]
         constraints = [models.UniqueConstraint(fields=["job", "seq"], name="one_event_per_seq")]
 
+    @override
     def __str__(self) -> str:
         """Number and text."""
         return f"{self.seq}: {self.text}"

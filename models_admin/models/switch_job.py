@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.conf import settings
 from django.db import models
 from django.urls import reverse
+from typing_extensions import override
 
 from gantry.planning.states import ACTIVE_STATES, TERMINAL_STATES, JobKind, JobState
 from models_admin.querysets import SwitchJobQuerySet
@@ -69,6 +70,7 @@ class SwitchJob(models.Model):
             ),
         ]
 
+    @override
     def __str__(self) -> str:
         """What it does, as a person would say it."""
         return f"{self.kind} {self.target_name} #{self.pk}"

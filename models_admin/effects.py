@@ -1,0 +1,196 @@
+"""What the engine causes, in the database and live: rows of instances, the job's events, the ledger of loads."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Sequence
+from typing import Any
+
+from django.db import transaction
+from django.utils import timezone
+
+from gantry import live
+from gantry.engine.effects import StepReport
+from gantry.planning.states import InstanceState, JobState, StepState
+from gantry.planning.types import PlanStep
+from gantry.runtimes.base import LoadRequest, RunningInstance
+from models_admin import catalog, job_moves, memory
+from models_admin.models import LoadRecord, ModelDefinition, ModelInstance, SwitchJob
+
+REPORT_SECONDS = 0.25  # progress within a step is told at most this often
+CANCEL_LOOK_SECONDS = 0.2  # how often the row is asked whether to cancel
+
+
+class DatabaseEffects:
+    """Effects of one job. Implements `gantry.engine.effects.Effects`."""
+
+    def __init__(self, job: SwitchJob) -> None:
+        self._job = job
+        self._step_began: dict[int, float] = {}
+        self._told_at = 0.0
+        self._told: tuple[Any, ...] = ()
+        self._looked_at = 0.0
+        self._is_cancelled = False
+        self._active_before = set(
+            ModelInstance.objects.filter(is_active=True).values_list("model__model_id", flat=True)
+        )
+
+    def monotonic(self) -> float:
+        """Seconds on a clock that never goes back."""
+        return time.monotonic()
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        time.sleep(seconds)
+
+    def is_cancelled(self) -> bool:
+        """Whether somebody asked for the job to be cancelled, or it was ended from outside."""
+        now = time.monotonic()
+        if not self._is_cancelled and now - self._looked_at >= CANCEL_LOOK_SECONDS:
+            self._looked_at = now
+            row = SwitchJob.objects.filter(pk=self._job.pk).values_list("cancel_requested_at", "finished_at").first()
+            self._is_cancelled = row is None or any(row)
+        return self._is_cancelled
+
+    def enter(self, state: JobState, text: str) -> None:
+        """The job goes into a state."""
+        if self._job.state != state and job_moves.enter(self._job, state):
+            self._job.stage_text = text
+
+    def add_steps(self, steps: Sequence[PlanStep]) -> None:
+        """The plan grew."""
+        self._job.steps = [*self._job.steps, *(new_step(step) for step in steps)]
+
+    def report(self, report: StepReport) -> None:
+        """A step moved: kept in the job's row and told to every page, progress within a step only now and then."""
+        now = time.monotonic()
+        begins_or_ends = report.state != StepState.RUNNING or report.index not in self._step_began
+        sign = (report.index, report.state, int(report.percent), report.text)
+        if not begins_or_ends and (now - self._told_at < REPORT_SECONDS or sign == self._told):
+            return
+        self._told_at, self._told = now, sign
+        self._note_step(report, now)
+        job_moves.record_event(
+            self._job,
+            text=report.text,
+            step_kind=self._job.steps[report.index]["kind"],
+            percent=report.percent,
+            eta_seconds=report.eta_seconds,
+            bytes_done=report.bytes_done,
+            bytes_total=report.bytes_total,
+            steps=self._job.steps,
+        )
+
+    def _note_step(self, report: StepReport, now: float) -> None:
+        step = self._job.steps[report.index]
+        if report.index not in self._step_began:
+            self._step_began[report.index] = now
+            step["started_at"] = timezone.now().isoformat()
+        step["state"] = report.state.value
+        step["seconds"] = round(now - self._step_began[report.index], 2)
+        step["percent"] = 100.0 if report.state == StepState.DONE else round(min(99.0, report.fraction * 100), 1)
+        if report.bytes_total:
+            step["bytes_done"], step["bytes_total"] = report.bytes_done, report.bytes_total
+        if report.state == StepState.DONE and step["bytes_total"]:
+            step["bytes_done"] = step["bytes_total"]
+
+    def load_request(self, model_id: str) -> LoadRequest:
+        """What to ask the runtime for."""
+        model = ModelDefinition.objects.get(model_id=model_id)
+        return LoadRequest(
+            instance_id=str(uuid.uuid4()),
+            model_id=model_id,
+            path=catalog.resolve_path(model),
+            file_bytes=model.size_bytes,
+            parameters=model.parameters,
+            extra_args=model.extra_args,
+            chat_template=model.chat_template,
+            is_embedding=model.is_embedding,
+        )
+
+    def instance_loading(self, request: LoadRequest) -> None:
+        """Write the record before the process exists."""
+        model = ModelDefinition.objects.get(model_id=request.model_id)
+        with transaction.atomic():
+            ModelInstance.objects.filter(model=model).delete()
+            ModelInstance.objects.create(
+                instance_id=request.instance_id, model=model, runtime=model.runtime, state=InstanceState.LOADING
+            )
+            self._models_changed(request.model_id)
+
+    def instance_loaded(self, instance: RunningInstance, seconds: float) -> None:
+        """It is verified: keep how to reach it, and what the load took."""
+        held_bytes = memory.held_by(instance.pid, instance.memory_bytes)
+        with transaction.atomic():
+            ModelInstance.objects.filter(instance_id=instance.instance_id).update(
+                state=InstanceState.LOADED,
+                base_url=instance.base_url,
+                pid=instance.pid,
+                process_started_at=instance.started_at,
+                held_bytes=held_bytes,
+                loaded_at=timezone.now(),
+            )
+            row = ModelInstance.objects.select_related("model").get(instance_id=instance.instance_id)
+            row.api_key = instance.api_key
+            row.save(update_fields=["api_key"])
+            LoadRecord.objects.create(
+                model=row.model,
+                parameters_hash=catalog.parameters_hash(row.model),
+                host=self._job.pool.host,
+                held_bytes=held_bytes,
+                file_bytes=row.model.size_bytes,
+                load_seconds=seconds,
+                expected_seconds=_expected_load(self._job, row.model.model_id),
+            )
+            self._models_changed(row.model.model_id)
+
+    def instance_unloading(self, instance_id: str) -> None:
+        """Nothing new may be sent to it."""
+        with transaction.atomic():
+            ModelInstance.objects.filter(instance_id=instance_id).update(state=InstanceState.UNLOADING, is_active=False)
+            self._models_changed()
+
+    def instance_gone(self, instance_id: str) -> None:
+        """Drop the record."""
+        with transaction.atomic():
+            ModelInstance.objects.filter(instance_id=instance_id).delete()
+            self._models_changed()
+
+    def activate(self, model_id: str) -> None:
+        """From now on this model is the one that serves."""
+        with transaction.atomic():
+            ModelInstance.objects.filter(is_active=True).exclude(model__model_id=model_id).update(is_active=False)
+            ModelInstance.objects.filter(model__model_id=model_id, state=InstanceState.LOADED).update(is_active=True)
+            self._models_changed()
+
+    def was_active(self, model_id: str) -> bool:
+        """Whether this model was the one that served when the job began."""
+        return model_id in self._active_before
+
+    def free_bytes(self) -> int:
+        """Free memory of the job's pool, measured now."""
+        return memory.read_pool(self._job.pool).free_bytes
+
+    def _models_changed(self, *model_ids: str) -> None:
+        live.publish_models_changed(model_ids, event_id=f"models-{uuid.uuid4()}")
+
+
+def new_step(step: PlanStep) -> live.StepSnapshot:
+    """A step that has not begun."""
+    return {
+        "kind": step.kind.value,
+        "model_name": step.model_name,
+        "state": StepState.PENDING.value,
+        "percent": 0.0,
+        "expected_seconds": round(step.expected_seconds, 2),
+        "started_at": None,
+        "seconds": None,
+        "bytes_done": None,
+        "bytes_total": None,
+    }
+
+
+def _expected_load(job: SwitchJob, model_id: str) -> float:
+    steps = job.plan.get("steps", [])
+    return next((s["expected_seconds"] for s in steps if s["kind"] == "load" and s["model_id"] == model_id), 0.0)

@@ -1,0 +1,62 @@
+"""The memory of this host's pool, measured now."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import replace
+from functools import cache
+
+from django.conf import settings
+from django.utils import timezone
+
+from gantry import live
+from gantry.hardware.base import MemoryReading, MemorySource
+from gantry.hardware.select import select_memory
+from models_admin.models import MemoryPool, ModelInstance
+
+_NOTICEABLE_BYTES = 10_000_000
+
+
+@cache
+def memory_source() -> MemorySource:
+    """The memory of this host, as GANTRY_MEMORY says. Opened once in each process."""
+    return select_memory(settings.MEMORY)
+
+
+def read_pool(pool: MemoryPool) -> MemoryReading:
+    """Look at the pool's memory now. One query.
+
+    What a runtime holds without a process of its own on this host is taken from its record.
+    """
+    instances = list(ModelInstance.objects.filter(runtime__pool=pool).only("pid", "held_bytes"))
+    reading = memory_source().read({row.pid: row.held_bytes for row in instances if row.pid})
+    elsewhere = sum(row.held_bytes for row in instances if not row.pid)
+    if not elsewhere:
+        return reading
+    return replace(
+        reading,
+        held_bytes=reading.held_bytes + elsewhere,
+        free_bytes=max(0, reading.free_bytes - elsewhere),
+    )
+
+
+def refresh_pool(pool: MemoryPool) -> None:
+    """Look at the pool's memory, keep what was seen in its row, and tell every page when it moved by 10 MB or more."""
+    reading = read_pool(pool)
+    before = _rounded(pool)
+    pool.name, pool.kind = reading.name, reading.kind
+    pool.total_bytes, pool.free_bytes, pool.held_bytes = reading.total_bytes, reading.free_bytes, reading.held_bytes
+    pool.checked_at = timezone.now()
+    pool.save(update_fields=["name", "kind", "total_bytes", "free_bytes", "held_bytes", "checked_at"])
+    if before != _rounded(pool):
+        live.publish_memory_changed(event_id=f"memory-{uuid.uuid4()}")
+
+
+def _rounded(pool: MemoryPool) -> tuple[int, ...]:
+    return tuple(size // _NOTICEABLE_BYTES for size in (pool.total_bytes, pool.free_bytes, pool.held_bytes))
+
+
+def held_by(pid: int | None, reported_bytes: int | None) -> int:
+    """What an instance holds: measured from its process, else what its runtime reports, else 0."""
+    measured = memory_source().held_by(pid) if pid else 0
+    return measured or reported_bytes or 0
