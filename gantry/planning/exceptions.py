@@ -15,9 +15,7 @@ class DoesNotFit(PlanError):
     """The target needs more than can be freed. All figures in bytes."""
 
     def __init__(self, *, required_bytes: int, available_bytes: int, freeable_bytes: int) -> None:
-        super().__init__(
-            f"needs {required_bytes} bytes, {available_bytes} are free, {freeable_bytes} could be freed"
-        )
+        super().__init__(f"needs {required_bytes} bytes, {available_bytes} are free, {freeable_bytes} could be freed")
         self.required_bytes = required_bytes
         self.available_bytes = available_bytes
         self.freeable_bytes = freeable_bytes

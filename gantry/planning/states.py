@@ -126,6 +126,7 @@ class ErrorCode(StrEnum):
     PORT_TAKEN = "port_taken"
     WRONG_CPU = "wrong_cpu"
     KILLED = "killed"
+    CRASHED = "crashed"
     LOAD_FAILED = "load_failed"
     LOAD_STALLED = "load_stalled"
     LOAD_TIMEOUT = "load_timeout"

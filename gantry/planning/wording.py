@@ -71,6 +71,11 @@ WORDINGS: dict[ErrorCode, Wording] = {
         "The model's process was killed from outside.",
         "If the machine was short of memory, the kernel did it: use a smaller model or context. Restart the model to go on.",
     ),
+    ErrorCode.CRASHED: Wording(
+        "crashed",
+        "The model's process ended by itself while it served.",
+        "The last lines of its log name the cause. Restart the model to go on.",
+    ),
     ErrorCode.LOAD_FAILED: Wording(
         "did not load",
         "The runtime could not load the model.",
