@@ -1,0 +1,97 @@
+"""Finding the models in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gantry.modelfiles.exceptions import ModelFileInvalid
+from gantry.modelfiles.gguf_file import GGUFFacts, is_later_shard, read_gguf
+
+MOST_FILES = 10_000  # GGUF files looked at in one scan; a folder with more was not meant
+
+
+@dataclass(frozen=True, slots=True)
+class ScanResult:
+    """What a folder holds, both lists by path. A problem is a path and why nothing was made of it, in words."""
+
+    models: tuple[GGUFFacts, ...]
+    problems: tuple[tuple[Path, str], ...]
+
+
+def default_folder() -> Path:
+    """Where llama.cpp keeps the models that it downloads."""
+    told = os.environ.get("LLAMA_CACHE")
+    cache = os.environ.get("XDG_CACHE_HOME")
+    if told:
+        return Path(told).expanduser()
+    return (Path(cache) if cache else Path.home() / ".cache") / "llama.cpp"
+
+
+def scan_folder(folder: Path) -> ScanResult:
+    """Read every GGUF model in a folder and the folders in it; several shards are one model.
+
+    Follows links, but each folder and each file is read once. What cannot be read is told in `problems`; nothing is raised.
+    """
+    models: list[GGUFFacts] = []
+    problems: list[tuple[Path, str]] = []
+    for count, path in enumerate(_gguf_files(folder, problems), start=1):
+        if count > MOST_FILES:
+            problems.append((folder, f"holds more than {MOST_FILES:,} GGUF files; the rest was left out"))
+            break
+        try:
+            models.append(read_gguf(path))
+        except ModelFileInvalid as exc:
+            problems.append((path, exc.reason))
+    return ScanResult(tuple(sorted(models, key=lambda facts: facts.path)), tuple(sorted(problems)))
+
+
+def _gguf_files(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[Path]:
+    """Files that stand for a model: each single file, and the first shard that is there of each set."""
+    if not folder.is_dir():
+        problems.append((folder, "is not a folder" if folder.exists() else "is not there"))
+        return
+    sets: set[tuple[Path, str]] = set()
+    files: set[tuple[int, int] | None] = {None}  # None: a link that leads nowhere
+    for parent, names in _folders(folder, problems):
+        for name in sorted(name for name in names if name.lower().endswith(".gguf")):
+            path, shard_set = parent / name, (parent, _set_name(name))
+            identity = _identity(path)
+            if identity in files or (is_later_shard(path) and shard_set in sets):
+                continue
+            files.add(identity)
+            sets.add(shard_set)
+            yield path
+
+
+def _folders(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[tuple[Path, list[str]]]:
+    """Every folder once, however many links lead to it."""
+
+    def tell(exc: OSError) -> None:
+        problems.append((Path(exc.filename or folder), f"cannot be read: {exc.strerror or exc}"))
+
+    seen: set[tuple[int, int]] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True, onerror=tell):
+        identity = _identity(Path(parent))
+        if identity is None or identity in seen:
+            folders.clear()
+            continue
+        seen.add(identity)
+        folders.sort()
+        yield Path(parent), names
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino
+
+
+def _set_name(name: str) -> str:
+    """What the shards of one model have in common: the name without the shard's own number."""
+    head, separator, tail = name.lower().rpartition("-of-")
+    return f"{head[:-5]}{separator}{tail}" if separator else name
