@@ -14,7 +14,8 @@ from django.utils import timezone
 
 from gantry import live
 from gantry.live import JobSnapshot
-from gantry.modelfiles.gguf_file import ModelFileInvalid, read_gguf
+from gantry.modelfiles.exceptions import ModelFileInvalid
+from gantry.modelfiles.gguf_file import read_gguf
 from gantry.planning.exceptions import DoesNotFit
 from gantry.planning.states import TERMINAL_STATES, InstanceState, JobKind, JobState
 from gantry.planning.types import SwitchPlan
@@ -230,7 +231,7 @@ def _check_file(model: ModelDefinition) -> None:
         read_gguf(path)
     except ModelFileInvalid as exc:
         raise FileDamaged(
-            f"The file of {model.name} cannot be used: {exc.reason}.", "Copy or download the file again."
+            f"The file of {model.name} cannot be used: it {exc.reason}.", "Copy or download the file again."
         ) from exc
 
 

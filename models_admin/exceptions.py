@@ -6,6 +6,7 @@ ActionRefused
 ├── NotDownloaded           409
 ├── FileDamaged             409
 ├── NotLoaded               409
+├── ModelInUse              409
 ├── AnotherJobRunning       409   carries the job
 ├── DoesNotFitNow           409   carries required, available and freeable bytes
 ├── RuntimeUnusable         409
@@ -62,6 +63,12 @@ class NotLoaded(ActionRefused):
     """The model is not loaded, so it cannot be unloaded or restarted."""
 
     code = "not_loaded"
+
+
+class ModelInUse(ActionRefused):
+    """The model is loaded, or a job that has not ended is about it, so it cannot be deleted."""
+
+    code = "model_in_use"
 
 
 class AnotherJobRunning(ActionRefused):

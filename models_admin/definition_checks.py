@@ -1,0 +1,100 @@
+"""The rules for a model's definition: the same for a form as for a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gantry.modelfiles.exceptions import ModelFileInvalid
+from gantry.modelfiles.gguf_file import read_gguf
+from gantry.modelfiles.model_entry import MODEL_ID, tags_error, text_error
+from gantry.modelfiles.sampling import validate_sampling
+from gantry.runtimes.llama_parameters import validate_extra_args, validate_parameters
+from gantry.runtimes.typed_fields import ParameterInvalid, got
+from models_admin.exceptions import InvalidDefinition
+from models_admin.model_files import full_path, is_there
+
+
+def validate_definition(values: Mapping[str, Any]) -> None:
+    """Check the fields of a definition that are given, by the names of `ModelDefinition`, and the file if it is there.
+
+    Raises:
+        InvalidDefinition: carries a (place, message) pair for each error; a place is a field, or "parameters.ctx_size".
+    """
+    errors = [error for name, check in _CHECKS.items() if name in values for error in check(name, values[name])]
+    if errors:
+        raise InvalidDefinition("The definition has errors.", errors)
+
+
+# Checks of single fields: each gives (place, message) pairs
+
+_Check = Callable[[str, Any], list[tuple[str, str]]]
+
+
+def _check_text(limit: int, *, many_lines: bool = False, is_required: bool = False) -> _Check:
+    def check(name: str, value: Any) -> list[tuple[str, str]]:
+        missing = "must not be empty" if is_required and not value else ""
+        error = missing or text_error(str(value), limit, many_lines=many_lines)
+        return [(name, error)] if error else []
+
+    return check
+
+
+def _check_fields(validate: Callable[[Any], object]) -> _Check:
+    def check(name: str, value: Any) -> list[tuple[str, str]]:
+        if not isinstance(value, dict):
+            return [(name, f"must be a mapping of names to values {got(value)}")]
+        try:
+            validate(value)
+        except ParameterInvalid as exc:
+            return [(f"{name}.{key}", message) for key, message in exc.errors]
+        return []
+
+    return check
+
+
+def _check_extra_args(name: str, value: Any) -> list[tuple[str, str]]:
+    if not isinstance(value, list):
+        return [(name, f"must be a list of texts {got(value)}")]
+    try:
+        validate_extra_args(value)
+    except ParameterInvalid as exc:
+        return [(name, f"{key}: {message}") for key, message in exc.errors]
+    return []
+
+
+def _check_id(name: str, value: Any) -> list[tuple[str, str]]:
+    fits = MODEL_ID.match(str(value))
+    return [] if fits else [(name, f"may have letters, digits and . _ : / + - only {got(value)}")]
+
+
+def _check_tags(name: str, value: Any) -> list[tuple[str, str]]:
+    error = tags_error(value)
+    return [(name, error)] if error else []
+
+
+def _check_path(name: str, value: Any) -> list[tuple[str, str]]:
+    """A file that is there must be usable; one that is not may still come."""
+    if error := text_error(str(value), 1000):
+        return [(name, error)]
+    path = full_path(str(value))
+    if not value or not is_there(path):
+        return []
+    try:
+        read_gguf(path)
+    except ModelFileInvalid as exc:
+        return [(name, f"the file {exc.reason}")]
+    return []
+
+
+_CHECKS: dict[str, _Check] = {
+    "model_id": _check_id,
+    "name": _check_text(200, is_required=True),
+    "description": _check_text(10_000, many_lines=True),
+    "path": _check_path,
+    "parameters": _check_fields(validate_parameters),
+    "extra_args": _check_extra_args,
+    "chat_template": _check_text(200_000, many_lines=True),
+    "sampling": _check_fields(validate_sampling),
+    "tags": _check_tags,
+}
