@@ -5,19 +5,27 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import dj_database_url
+from django.http import HttpRequest
+from django.templatetags.static import static
 from django.urls import reverse_lazy
 
-from gantry.env import BASE_DIR, environment
+from gantry.env import BASE_DIR, EnvironmentInvalid, environment
 from gantry.secret_key import load_secret_key
 
 env = environment()
 
 DATA_DIR: Path = env.gantry_data_dir
-DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+try:
+    DATA_DIR.mkdir(parents=True, exist_ok=True, mode=0o700)
+except OSError as exc:
+    raise EnvironmentInvalid(
+        f"GANTRY_DATA_DIR: cannot make {DATA_DIR} ({exc.strerror}); name a folder of yours"
+    ) from exc
 RUNTIME_DIR = DATA_DIR / "runtime"  # one folder for each model process
 LOG_DIR = DATA_DIR / "logs"
 MODELS_DIR: Path = env.gantry_models_dir or DATA_DIR / "models"
@@ -37,12 +45,14 @@ DEBUG = env.gantry_debug
 ALLOWED_HOSTS = env.allowed_hosts
 CSRF_TRUSTED_ORIGINS = [f"https://{host}" for host in env.gantry_allowed_hosts if host != "*"]
 
-VERSION = (re.search(r"^## \[(\d[^\]]*)\]", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.M) or ["", "0"])[1]
+VERSION = (
+    re.search(r"^## \[(\d[^\]]*)\]", (BASE_DIR / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE) or ["", "0"]
+)[1]
 
 INSTALLED_APPS = [
     "daphne",
-    "unfold",
-    "django.contrib.admin",
+    "unfold.apps.BasicAppConfig",
+    "models_admin.admin_site.GantryAdminConfig",
     "django.contrib.auth",
     "django.contrib.contenttypes",
     "django.contrib.sessions",
@@ -135,10 +145,30 @@ USE_I18N = True
 
 STATIC_URL = "static/"
 STATICFILES_DIRS = [BASE_DIR / "static"]
-STATIC_ROOT = DATA_DIR / "static"
 WHITENOISE_USE_FINDERS = True  # serves from the source folders: no collectstatic step between a change and its effect
 
+
+def _may_view(permission: str) -> Callable[[HttpRequest], bool]:
+    return lambda request: request.user.has_perm(permission)
+
+
 UNFOLD: dict[str, Any] = {
+    "COLORS": {
+        "primary": {  # the blue of static/css/variables.css in unfold's shades
+            "50": "oklch(97% .05 256)",
+            "100": "oklch(94% .05 256)",
+            "200": "oklch(89% .05 256)",
+            "300": "oklch(82% .05 256)",
+            "400": "oklch(71% .15 256)",
+            "500": "oklch(62% .15 256)",
+            "600": "oklch(49% .15 256)",
+            "700": "oklch(43% .15 256)",
+            "800": "oklch(37% .15 256)",
+            "900": "oklch(32% .15 256)",
+            "950": "oklch(24% .15 256)",
+        }
+    },
+    "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/favicon.svg")}],
     "SITE_TITLE": "Gantry",
     "SITE_HEADER": "Gantry",
     "SITE_SUBHEADER": "Model control tower",
@@ -153,30 +183,48 @@ UNFOLD: dict[str, Any] = {
             {
                 "title": "Models",
                 "items": [
-                    {"title": "Models", "icon": "deployed_code", "link": reverse_lazy("admin:models_tab")},
+                    {
+                        "title": "Models",
+                        "icon": "deployed_code",
+                        "link": reverse_lazy("admin:models_tab"),
+                        "permission": _may_view("models_admin.view_modeldefinition"),
+                    },
                     {
                         "title": "Switches",
                         "icon": "swap_horiz",
                         "link": reverse_lazy("admin:models_admin_switchjob_changelist"),
+                        "permission": _may_view("models_admin.view_switchjob"),
                     },
                     {
                         "title": "Runtimes",
                         "icon": "memory",
                         "link": reverse_lazy("admin:models_admin_runtime_changelist"),
+                        "permission": _may_view("models_admin.view_runtime"),
                     },
                     {
                         "title": "Audit",
                         "icon": "fact_check",
                         "link": reverse_lazy("admin:models_admin_auditentry_changelist"),
+                        "permission": _may_view("models_admin.view_auditentry"),
                     },
                 ],
             },
             {
                 "title": "People",
                 "items": [
-                    {"title": "Users", "icon": "person", "link": reverse_lazy("admin:auth_user_changelist")},
-                    {"title": "Groups", "icon": "group", "link": reverse_lazy("admin:auth_group_changelist")},
-                    {"title": "Chat", "icon": "chat", "link": "/"},
+                    {
+                        "title": "Users",
+                        "icon": "person",
+                        "link": reverse_lazy("admin:auth_user_changelist"),
+                        "permission": _may_view("auth.view_user"),
+                    },
+                    {
+                        "title": "Groups",
+                        "icon": "group",
+                        "link": reverse_lazy("admin:auth_group_changelist"),
+                        "permission": _may_view("auth.view_group"),
+                    },
+                    {"title": "Chat", "icon": "chat", "link": "/", "active": False},
                 ],
             },
         ],

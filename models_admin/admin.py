@@ -1,0 +1,249 @@
+"""Lists and forms of the admin. What changes something goes through the catalogue or writes its audit entry beside the row."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
+from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
+from django.contrib.auth.models import Group, User
+from django.db import models
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.template.loader import render_to_string
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from typing_extensions import override
+from unfold.admin import ModelAdmin
+from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
+from unfold.paginator import InfinitePaginator
+
+from models_admin.actor import Actor
+from models_admin.audit_words import audit_sentence
+from models_admin.definitions import delete_definition, save_definition
+from models_admin.exceptions import ActionRefused
+from models_admin.forms import ModelDefinitionForm
+from models_admin.job_view import VIA_WORDS, job_view
+from models_admin.models import AuditEntry, ModelDefinition, Runtime, SwitchJob
+from models_admin.snapshots import job_snapshot
+from models_admin.templatetags.gantry_format import ago, gigabytes_or_dash, seconds
+
+admin.site.unregister(User)
+admin.site.unregister(Group)
+
+
+class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """A list that nobody changes by hand."""
+
+    show_full_result_count = False
+    paginator = InfinitePaginator  # no counting of thousands of rows
+    list_per_page = 50
+
+    @override
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    @override
+    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+    @override
+    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
+        return False
+
+
+@admin.register(ModelDefinition)
+class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """A model's definition. The list of models is the Models tab; this one is for deleting several at once."""
+
+    form = ModelDefinitionForm
+    list_display = ("name", "model_id", "size", "quantization", "is_available", "source")
+    list_filter = ("is_available", "source", "runtime")
+    search_fields = ("name", "model_id", "description")
+    list_select_related = ("runtime",)
+    show_full_result_count = False
+    warn_unsaved_form = True
+    readonly_fields = ("is_available", "source", "last_failure", "last_used_at", "created_at", "updated_at")
+    fieldsets = (
+        (None, {"fields": ("model_id", "name", "description", "tags", "is_pinned")}),
+        ("File", {"fields": ("runtime", "path", "is_available")}),
+        ("How it is loaded", {"fields": ("parameters", "extra_args")}),
+        ("In chat", {"fields": ("sampling", "chat_template")}),
+        ("Facts", {"fields": ("size_bytes", "quantization", "parameter_label", "architecture", "context_length")}),
+        ("History", {"fields": ("source", "last_used_at", "last_failure", "created_at", "updated_at")}),
+    )
+
+    @admin.display(ordering="size_bytes")
+    def size(self, model: ModelDefinition) -> str:
+        """Size in GB."""
+        return gigabytes_or_dash(model.size_bytes)
+
+    @admin.display(description="last failure")
+    def last_failure(self, model: ModelDefinition) -> str:
+        """Why its last load failed."""
+        return f"{model.last_error_text} ({ago(model.last_failed_at)})" if model.last_error_code else "–"
+
+    @override
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        """The only runtime there is, when there is only one."""
+        initial: dict[str, Any] = super().get_changeform_initial_data(request)
+        runtimes = list(Runtime.objects.filter(is_enabled=True).values_list("pk", flat=True)[:2])
+        return {"runtime": runtimes[0], **initial} if len(runtimes) == 1 else initial
+
+    @override
+    def save_model(self, request: HttpRequest, obj: ModelDefinition, form: Any, change: bool) -> None:
+        save_definition(obj, changed=list(form.changed_data), actor=Actor.from_request(request, via="page"))
+
+    @override
+    def delete_model(self, request: HttpRequest, obj: ModelDefinition) -> None:
+        delete_definition(obj, actor=Actor.from_request(request, via="page"))
+
+    @override
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            response: HttpResponse = super().delete_view(request, object_id, extra_context)
+        except ActionRefused as exc:
+            messages.error(request, f"{exc} {exc.hint}".strip())
+            return redirect("admin:models_admin_modeldefinition_change", object_id)
+        return response
+
+    @override
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[ModelDefinition]) -> None:
+        """One by one: those that are in use stay, and are named."""
+        for model in queryset:
+            try:
+                self.delete_model(request, model)
+            except ActionRefused as exc:
+                messages.error(request, f"{exc} {exc.hint}".strip())
+
+    @override
+    def response_post_save_add(self, request: HttpRequest, obj: ModelDefinition) -> HttpResponse:
+        return redirect("admin:models_tab")
+
+    @override
+    def response_post_save_change(self, request: HttpRequest, obj: ModelDefinition) -> HttpResponse:
+        return redirect("admin:models_tab")
+
+
+@admin.register(Runtime)
+class RuntimeAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """Runtimes. Their health is read only: a worker looks at it every few seconds."""
+
+    list_display = ("name", "kind", "pool", "is_enabled", "is_healthy", "health_text", "version", "checked")
+    list_select_related = ("pool",)
+    readonly_fields = ("is_healthy", "health_text", "version", "checked_at")
+    fieldsets = (
+        (None, {"fields": ("name", "kind", "pool", "options", "is_enabled")}),
+        ("Health", {"fields": ("is_healthy", "health_text", "version", "checked_at")}),
+    )
+
+    @admin.display(description="last checked", ordering="checked_at")
+    def checked(self, runtime: Runtime) -> str:
+        """How long ago a worker looked."""
+        return ago(runtime.checked_at)
+
+
+@admin.register(SwitchJob)
+class SwitchJobAdmin(ReadOnlyAdmin):
+    """All switches, unloads and restarts; a row leads to its own page."""
+
+    list_display = ("number", "what", "result", "asked_by", "through", "asked", "took")
+    list_display_links = None
+    list_filter = ("state", "kind", "via")
+    search_fields = ("target_name", "requested_by_name")
+    list_select_related = ("target",)
+
+    @override
+    def get_queryset(self, request: HttpRequest) -> models.QuerySet[SwitchJob]:
+        # Logs and plans are long and not shown here.
+        jobs: models.QuerySet[SwitchJob] = super().get_queryset(request).defer("log_tail", "plan")
+        return jobs
+
+    @admin.display(description="#", ordering="id")
+    def number(self, job: SwitchJob) -> SafeString:
+        """Its number, leading to its page."""
+        return format_html('<a href="{}">{}</a>', job.get_absolute_url(), job.pk)
+
+    @admin.display(description="What")
+    def what(self, job: SwitchJob) -> SafeString:
+        """What it does, leading to its page."""
+        return format_html(
+            '<a class="font-semibold" href="{}">{}</a>', job.get_absolute_url(), job_view(job_snapshot(job)).title
+        )
+
+    @admin.display(description="Result", ordering="state")
+    def result(self, job: SwitchJob) -> str:
+        """How it ended, in a sign and words."""
+        return render_to_string("models_admin/_job_result.html", {"view": job_view(job_snapshot(job))})
+
+    @admin.display(description="Asked by", ordering="requested_by_name")
+    def asked_by(self, job: SwitchJob) -> str:
+        """Who asked."""
+        return job.requested_by_name
+
+    @admin.display(description="Through", ordering="via")
+    def through(self, job: SwitchJob) -> str:
+        """Through what."""
+        return VIA_WORDS.get(job.via, job.via)
+
+    @admin.display(description="When", ordering="created_at")
+    def asked(self, job: SwitchJob) -> str:
+        """How long ago, the moment on hover."""
+        return render_to_string("models_admin/_ago.html", {"at": job.created_at})
+
+    @admin.display(description="Took")
+    def took(self, job: SwitchJob) -> str:
+        """From the request to the end, beside what was expected."""
+        snapshot = job_snapshot(job)
+        took = seconds(snapshot["elapsed_seconds"]) if job.is_finished else "–"
+        return f"{took} (expected {seconds(snapshot['expected_seconds'])})" if job.expected_seconds else took
+
+
+@admin.register(AuditEntry)
+class AuditEntryAdmin(ReadOnlyAdmin):
+    """Who did what. Rows are only ever added."""
+
+    list_display = ("when", "sentence", "through", "address", "outcome", "job_link")
+    list_display_links = ("sentence",)
+    list_filter = ("event", "via", "outcome")
+    search_fields = ("actor_name", "object_text", "address")
+    list_select_related = ("job",)
+    fields = ("at", "actor_name", "via", "address", "event", "object_text", "job_link", "before", "after", "outcome")
+    readonly_fields = ("job_link",)
+
+    @admin.display(description="When", ordering="id")
+    def when(self, entry: AuditEntry) -> str:
+        """How long ago, the moment on hover."""
+        return render_to_string("models_admin/_ago.html", {"at": entry.at})
+
+    @admin.display(description="What happened", ordering="event")
+    def sentence(self, entry: AuditEntry) -> str:
+        """Who did what."""
+        return audit_sentence(entry)
+
+    @admin.display(description="Through", ordering="via")
+    def through(self, entry: AuditEntry) -> str:
+        """Through what."""
+        return VIA_WORDS.get(entry.via, entry.via)
+
+    @admin.display(description="Switch")
+    def job_link(self, entry: AuditEntry) -> SafeString | str:
+        """The switch it belongs to."""
+        return format_html('<a href="{}">#{}</a>', entry.job.get_absolute_url(), entry.job.pk) if entry.job else "–"
+
+
+@admin.register(User)
+class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  # unfold ships no types
+    """People."""
+
+    form = UserChangeForm
+    add_form = UserCreationForm
+    change_password_form = AdminPasswordChangeForm
+
+
+@admin.register(Group)
+class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
+    """Groups of people with the same rights."""

@@ -1,0 +1,1 @@
+"""Gantry's own pages under /admin/."""
