@@ -10,7 +10,12 @@ def main() -> None:
     os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gantry.settings")
     from django.core.management import execute_from_command_line
 
-    execute_from_command_line(sys.argv)
+    from gantry.env import EnvironmentInvalid
+
+    try:
+        execute_from_command_line(sys.argv)
+    except EnvironmentInvalid as exc:
+        sys.exit(str(exc))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ import warnings
 from typing import Any
 
 from celery import Celery
-from celery.platforms import SecurityWarning
 from celery.signals import heartbeat_sent, worker_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gantry.settings")
@@ -19,7 +18,7 @@ RECONCILE_SECONDS = 5.0  # I3 allows 20 s between an outside change and its show
 ORPHANS_SECONDS = 10.0  # answers whose web process has gone are ended at most 25 s after its last sign
 
 # Running as root is the choice of whoever runs the machine; messages are JSON, so nobody gets code run through the broker.
-warnings.filterwarnings("ignore", category=SecurityWarning)
+warnings.filterwarnings("ignore", message="You're running the worker with superuser privileges")
 
 app = Celery("gantry")
 app.set_default()  # for all threads: a view that enqueues runs in another one than this import

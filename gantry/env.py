@@ -1,7 +1,8 @@
 """Every setting that comes from the environment, typed and checked once.
 
-A `.env` file beside manage.py is read too; the real environment wins. A secret may also be given as a file
-whose path stands in `NAME_FILE`. A value that cannot be used ends the program with one line that names it.
+A `.env` file beside manage.py is read too (GANTRY_ENV_FILE names another one, or none when empty); the real environment wins.
+A secret may also be given as a file whose path stands in `NAME_FILE`. A value that cannot be used ends the program with one
+line that names it.
 """
 
 from __future__ import annotations
@@ -12,23 +13,39 @@ import socket
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
+from urllib.parse import urlsplit
+from zoneinfo import available_timezones
 
+import dj_database_url
 from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 _MEMORY = re.compile(r"^(auto|ram|nvml|fixed:\s*\d+(\.\d+)?\s*([KMGT]i?)?B?)$", re.IGNORECASE)
+_HOST_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")  # it becomes part of a queue's and a file's name
+_LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _SECRETS = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "DJANGO_SUPERUSER_PASSWORD")
 
 
-class EnvironmentInvalid(Exception):
+class EnvironmentInvalid(ValueError):
     """A variable has a value that cannot be used; the text says which and what is allowed."""
+
+
+def check_host_name(name: str) -> str:
+    """`name`, when a worker may be called so.
+
+    Raises:
+        EnvironmentInvalid: it has signs that a host's name cannot have.
+    """
+    if not _HOST_NAME.match(name):
+        raise EnvironmentInvalid("use letters, digits and . _ - only, starting with a letter or digit")
+    return name
 
 
 class Environment(BaseSettings):
     """What an operator can set. Field names are the variable names in lower case."""
 
-    model_config = SettingsConfigDict(env_file=BASE_DIR / ".env", extra="ignore", env_ignore_empty=True)
+    model_config = SettingsConfigDict(extra="ignore", env_ignore_empty=True)
 
     gantry_port: int = Field(8000, ge=1, le=65535)
     gantry_bind: str = "127.0.0.1"
@@ -44,6 +61,9 @@ class Environment(BaseSettings):
     database_url: str | None = None
     redis_url: str | None = None
     secret_key: str | None = None
+    django_superuser_username: str | None = None
+    django_superuser_email: str = ""
+    django_superuser_password: str | None = None
 
     @field_validator("gantry_data_dir", "gantry_models_dir", "gantry_llama_server")
     @classmethod
@@ -61,6 +81,41 @@ class Environment(BaseSettings):
         if not _MEMORY.match(value.strip()):
             raise ValueError("use auto, ram, nvml, or a fixed amount such as fixed:8GiB")
         return value.strip()
+
+    @field_validator("gantry_host")
+    @classmethod
+    def _host(cls, value: str) -> str:
+        return check_host_name(value)
+
+    @field_validator("gantry_log_level")
+    @classmethod
+    def _log_level(cls, value: str) -> str:
+        if value.upper() not in _LOG_LEVELS:
+            raise ValueError(f"use one of {', '.join(_LOG_LEVELS)}")
+        return value.upper()
+
+    @field_validator("gantry_time_zone")
+    @classmethod
+    def _time_zone(cls, value: str) -> str:
+        if value not in available_timezones():
+            raise ValueError("use a name of the time zone database, such as Europe/Berlin")
+        return value
+
+    @field_validator("database_url")
+    @classmethod
+    def _database(cls, value: str | None) -> str | None:
+        try:
+            dj_database_url.parse(value or "sqlite://")
+        except ValueError:
+            raise ValueError("use an address such as postgres://user:password@host:5432/name") from None
+        return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: str | None) -> str | None:
+        if value and urlsplit(value).scheme not in {"redis", "rediss", "unix"}:
+            raise ValueError("use an address such as redis://host:6379/0")
+        return value
 
     @property
     def allowed_hosts(self) -> list[str]:
@@ -87,8 +142,13 @@ def environment() -> Environment:
     """
     _read_secret_files()
     try:
-        return Environment()
+        return Environment(_env_file=os.environ.get("GANTRY_ENV_FILE", BASE_DIR / ".env") or None)
     except ValidationError as exc:
-        first = exc.errors()[0]
-        name = "_".join(str(part) for part in first["loc"][:1]).upper()
-        raise EnvironmentInvalid(f"{name}: {first['msg'].removeprefix('Value error, ')} (got {first['input']!r})") from exc
+        raise EnvironmentInvalid(_sentence(exc)) from None  # the cause would quote a secret
+
+
+def _sentence(exc: ValidationError) -> str:
+    first = exc.errors(include_url=False)[0]
+    name = "_".join(str(part) for part in first["loc"][:1]).upper()
+    got = "" if name in _SECRETS else f" (got {first['input']!r})"
+    return f"{name}: {first['msg'].removeprefix('Value error, ')}{got}"

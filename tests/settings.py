@@ -9,6 +9,7 @@ os.environ["GANTRY_DATA_DIR"] = os.environ.get("GANTRY_TEST_DATA_DIR") or tempfi
 for _name in ("GANTRY_MEMORY", "GANTRY_MODELS_DIR", "GANTRY_LLAMA_SERVER", "REDIS_URL", "GANTRY_HOST", "SECRET_KEY"):
     os.environ.pop(_name, None)
 os.environ["GANTRY_MEMORY"] = "fixed:1GiB"
+os.environ["GANTRY_ENV_FILE"] = ""  # nobody's own .env decides what the tests see
 
 from gantry.settings import *  # noqa: E402, F403
 
