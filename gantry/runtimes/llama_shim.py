@@ -1,0 +1,287 @@
+"""The keeper of one llama-server: starts it, holds its stdin, writes down what it says and how it ends.
+
+Run as a script of its own, `python -S -E -s llama_shim.py INSTANCE_DIR`, with the standard library alone,
+so that it starts in milliseconds and stays small. It exists because llama-server tells the progress of a
+load only to a parent that looks like its own router (environment LLAMA_SERVER_ROUTER_PORT and a pipe on
+stdin), and ends when that pipe closes. A worker that held the pipe would take its models with it when it
+restarts; the keeper lives on in a session of its own, and if the keeper itself is killed the pipe closes
+and the model ends, so that nothing is left over.
+
+Reads from INSTANCE_DIR: instance.json (argv, env), api_key. Writes there: process.json (who runs, once),
+events.jsonl (the states that llama-server tells), server.log, exit.json (how it ended, once, at the end).
+SIGTERM makes it end llama-server and then itself.
+"""
+# pathlib would make the start slower by a third, and these files stay open for life.
+# ruff: noqa: PTH105, PTH118, PTH123, SIM115
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+
+STATE_PREFIX = b"cmd_child_to_router:state:"  # llama.cpp tools/server/server-models.cpp, builds 10068 to 11434
+EXIT_LINE = b"cmd_router_to_child:exit\n"
+POLITE_SECONDS = 1.0  # for the exit line, which a ready server obeys in about 10 ms unless it answers a request
+INSIST_SECONDS = 0.5  # between SIGTERM and a second one
+KILL_SECONDS = 5.0  # between SIGTERM and SIGKILL
+DRAIN_SECONDS = 0.5  # for what is still in the pipes after the end
+LOG_BYTES = 5_000_000  # at this size a log is moved to server.log.1
+LINE_BYTES = 65_536  # a longer line is cut
+TICK_SECONDS = 0.05  # while something is to end
+
+
+def read_start(pid: int) -> int | None:
+    """Start time of a process in clock ticks since boot: with the pid, its identity. None when it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[19])
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def read_boot_id() -> str:
+    """Changes with every boot of the machine; "" where there is none."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read().strip()
+    except OSError:
+        return ""
+
+
+def write_json(path: str, data: dict[str, object]) -> None:
+    """Write so that a reader sees all of it or nothing."""
+    with open(path + ".new", "w", encoding="utf-8") as file:
+        json.dump(data, file)
+    os.replace(path + ".new", path)
+
+
+class Log:
+    """A log file that starts anew at LOG_BYTES and keeps the one before. No part of the API key gets into it."""
+
+    def __init__(self, path: str, secret: str) -> None:
+        self.path = path
+        self.secret = secret.encode()
+        self.file = open(path, "ab", buffering=0)
+
+    def write(self, line: bytes) -> None:
+        """Append a line. A full disk loses the line, not the model."""
+        if b"api_keys:" in line:  # llama-server prints the end of the key
+            return
+        with contextlib.suppress(OSError):
+            if self.file.tell() + len(line) > LOG_BYTES:
+                os.replace(self.path, self.path + ".1")
+                self.file.close()
+                self.file = open(self.path, "ab", buffering=0)
+            self.file.write(line.replace(self.secret, b"****"))
+
+
+class Lines:
+    """Cuts what comes out of a pipe into lines."""
+
+    def __init__(self, fd: int, log: Log, events: str = "") -> None:
+        os.set_blocking(fd, False)
+        self.fd = fd
+        self.log = log
+        self.events = open(events, "ab", buffering=0) if events else None
+        self.is_ready = False
+        self.rest = b""
+
+    def read(self) -> bool:
+        """Take what is there; False at the end."""
+        try:
+            data = os.read(self.fd, LINE_BYTES)
+        except BlockingIOError:
+            return True
+        *lines, self.rest = (self.rest + data).split(b"\n")
+        for line in lines:
+            self.take(line + b"\n")
+        if self.rest and (not data or len(self.rest) > LINE_BYTES):
+            self.take(self.rest + b"\n")
+            self.rest = b""
+        return bool(data)
+
+    def take(self, line: bytes) -> None:
+        """A state goes to the events, everything else to the log."""
+        if self.events is None or not line.startswith(STATE_PREFIX):
+            self.log.write(line)
+            return
+        self.is_ready = self.is_ready or b'"ready"' in line
+        with contextlib.suppress(OSError):
+            self.events.write(line[len(STATE_PREFIX) :])
+
+
+class Keeper:
+    """One llama-server from start to end."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        with open(self.at("instance.json"), encoding="utf-8") as file:
+            self.spec = json.load(file)
+        with open(self.at("api_key"), encoding="ascii") as file:
+            self.key = file.read().strip()
+        self.log = Log(self.at("server.log"), self.key)
+        self.stdin: int | None = None  # our end of the server's
+        self.is_asked = False  # to end the server
+        self.pressed_at = 0.0  # when the last step to end it was taken, on the monotonic clock
+        # What is still to come: (seconds after the step before, signal).
+        self.steps = [
+            (POLITE_SECONDS, signal.SIGTERM),
+            (INSIST_SECONDS, signal.SIGTERM),
+            (KILL_SECONDS - INSIST_SECONDS, signal.SIGKILL),
+        ]
+
+    def at(self, name: str) -> str:
+        """Path of a file of this instance."""
+        return os.path.join(self.folder, name)
+
+    def run(self) -> None:
+        """Start, follow, write down the end."""
+        wakeup = self.catch_signals()
+        try:
+            self.child = self.start()
+        except OSError as exc:
+            self.log.write(f"gantry: cannot start {self.spec['argv'][0]}: {exc.strerror}\n".encode())
+            self.write_exit(errno=exc.errno)
+            return
+        self.write_process()
+        self.follow(wakeup)
+        self.end_leftovers()
+        self.write_exit(self.child.wait())
+
+    def catch_signals(self) -> int:
+        """Let signals wake the loop through a pipe; gives its reading end.
+
+        The worker's mask is undone. Its ignored signals too: caught ones are set back to normal for the child.
+        """
+        reader, writer = os.pipe()
+        os.set_blocking(reader, False)
+        os.set_blocking(writer, False)
+        signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGCHLD, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, lambda *_: None)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        return reader
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """The server, in a process group of its own."""
+        # LLAMA_API_KEY and not --api-key: every local user can read the arguments of a process.
+        env = {**self.spec["env"], "LLAMA_API_KEY": self.key, "LLAMA_SERVER_ROUTER_PORT": "1"}
+        child_stdin, self.stdin = os.pipe()
+        stdout, child_stdout = os.pipe()
+        stderr, child_stderr = os.pipe()
+        child = subprocess.Popen(
+            self.spec["argv"],
+            stdin=child_stdin,
+            stdout=child_stdout,
+            stderr=child_stderr,
+            env=env,
+            cwd=self.folder,
+            process_group=0,
+        )
+        for fd in (child_stdin, child_stdout, child_stderr):
+            os.close(fd)
+        self.states = Lines(stdout, self.log, self.at("events.jsonl"))
+        self.errors = Lines(stderr, self.log)
+        return child
+
+    def write_process(self) -> None:
+        """Who runs, so that any later worker can find and prove them."""
+        child, keeper = self.child.pid, os.getpid()
+        write_json(
+            self.at("process.json"),
+            {
+                "boot_id": read_boot_id(),
+                "child": {"pid": child, "start": read_start(child)},
+                "keeper": {"pid": keeper, "start": read_start(keeper)},
+                "started_at": time.time(),
+            },
+        )
+
+    def write_exit(self, status: int | None = None, errno: int | None = None) -> None:
+        """How it ended. `errno` is set when it could not even be started."""
+        write_json(
+            self.at("exit.json"),
+            {
+                "code": status if status is not None and status >= 0 else None,
+                "signal": -status if status is not None and status < 0 else None,
+                "errno": errno,
+                "ended_at": time.time(),
+            },
+        )
+
+    def follow(self, wakeup: int) -> None:
+        """Until the child has ended and its pipes are empty."""
+        selector = selectors.DefaultSelector()
+        selector.register(wakeup, selectors.EVENT_READ)
+        for lines in (self.states, self.errors):
+            selector.register(lines.fd, selectors.EVENT_READ, lines)
+        ended_at = None
+        # Something else may hold the pipes open after the end: they are waited for only so long.
+        while ended_at is None or (len(selector.get_map()) > 1 and time.monotonic() - ended_at < DRAIN_SECONDS):
+            is_quiet = ended_at is None and not self.is_asked
+            for key, _ in selector.select(None if is_quiet else TICK_SECONDS):
+                if key.data is None:
+                    self.on_signals(os.read(wakeup, 1024))
+                elif not key.data.read():
+                    selector.unregister(key.fd)
+            if ended_at is None and self.has_ended():
+                ended_at = time.monotonic()
+            elif ended_at is None:
+                self.press()
+
+    def has_ended(self) -> bool:
+        """Looked at without collecting it, so that its number stays its own until `run` waits for it."""
+        return os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+    def on_signals(self, numbers: bytes) -> None:
+        """SIGTERM, once: the server is to end, cleanly if it can."""
+        if signal.SIGTERM not in numbers or self.is_asked:
+            return
+        self.is_asked = True
+        self.pressed_at = time.monotonic()
+        if not self.states.is_ready:  # one that still loads would read the line late, and then never end
+            self.steps[0] = (0.0, signal.SIGTERM)
+        elif self.stdin is not None:
+            with contextlib.suppress(OSError):
+                os.write(self.stdin, EXIT_LINE)
+
+    def press(self) -> None:
+        """After a request to end: one step more each time that the one before had its time.
+
+        SIGTERM alone is not enough. Once ready, llama-server also waits for the end of its stdin; and while it
+        answers a request it ends only at the second SIGTERM ("Received second interrupt").
+        """
+        if not self.is_asked or not self.steps:
+            return
+        now = time.monotonic()
+        if now - self.pressed_at >= self.steps[0][0]:
+            _, number = self.steps.pop(0)
+            self.pressed_at = now
+            self.signal_group(number)
+            self.close_stdin()
+
+    def close_stdin(self) -> None:
+        """Once; the number may be another file's afterwards."""
+        if self.stdin is not None:
+            os.close(self.stdin)
+            self.stdin = None
+
+    def end_leftovers(self) -> None:
+        """A wrapper script may have ended before the server that it started."""
+        self.signal_group(signal.SIGKILL)
+
+    def signal_group(self, number: int) -> None:
+        """To the child and what it started. The child is not collected yet, so the number is surely its own."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.child.pid, number)
+
+
+if __name__ == "__main__":
+    os.umask(0o077)
+    Keeper(sys.argv[1]).run()

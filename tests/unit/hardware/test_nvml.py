@@ -1,0 +1,124 @@
+"""GPU memory, with a small driver in the place of NVIDIA's."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+import pytest
+
+from gantry.hardware.nvml import GPUMissingError, NVMLMemory, open_nvml
+
+GIB = 1024**3
+OWN = os.getpid()
+FOREIGN = 2**22 + 1
+
+
+class NVMLError(Exception):
+    """As pynvml names it."""
+
+
+@dataclass
+class Device:
+    """One GPU. Processes are (pid, bytes); None where the driver gives no figure."""
+
+    total: int = 16 * GIB
+    free: int = 16 * GIB
+    computing: list[tuple[int, int | None]] = field(default_factory=list)
+    drawing: list[tuple[int, int | None]] | None = field(default_factory=list)  # None: not supported
+
+
+class Driver:
+    """The few calls of the module `pynvml` that are used."""
+
+    NVMLError = NVMLError
+
+    def __init__(self, *devices: Device, is_there: bool = True) -> None:
+        self.devices = list(devices)
+        self.is_there = is_there
+
+    def nvmlInit(self) -> None:  # noqa: N802
+        if not self.is_there:
+            raise NVMLError("NVML Shared Library Not Found")
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.devices)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:  # noqa: N802
+        return self.devices[index]
+
+    def nvmlDeviceGetName(self, device: Device) -> bytes:  # noqa: N802
+        return b"NVIDIA H200"
+
+    def nvmlDeviceGetMemoryInfo(self, device: Device) -> SimpleNamespace:  # noqa: N802
+        self.nvmlInit()
+        return SimpleNamespace(total=device.total, free=device.free, used=device.total - device.free)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, device: Device) -> list[SimpleNamespace]:  # noqa: N802
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in device.computing]
+
+    def nvmlDeviceGetGraphicsRunningProcesses(self, device: Device) -> list[SimpleNamespace]:  # noqa: N802
+        if device.drawing is None:
+            raise NVMLError("Not Supported")
+        return [SimpleNamespace(pid=pid, usedGpuMemory=used) for pid, used in device.drawing]
+
+
+def memory(*devices: Device) -> NVMLMemory:
+    source = open_nvml(Driver(*devices))
+    assert source is not None
+    return source
+
+
+def test_machine_without_a_driver_has_no_gpu() -> None:
+    assert open_nvml(Driver(Device(), is_there=False)) is None
+
+
+def test_driver_without_devices_is_no_gpu() -> None:
+    assert open_nvml(Driver()) is None
+
+
+def test_memory_of_one_device() -> None:
+    device = Device(free=6 * GIB, computing=[(OWN, 4 * GIB), (FOREIGN, 6 * GIB)])
+    reading = memory(device).read({OWN: 0})
+    assert (reading.name, reading.kind) == ("NVIDIA H200", "nvml")
+    assert (reading.total_bytes, reading.free_bytes, reading.held_bytes) == (16 * GIB, 6 * GIB, 4 * GIB)
+    assert reading.others_bytes == 6 * GIB
+
+
+def test_devices_are_added_up() -> None:
+    source = memory(Device(free=10 * GIB, computing=[(OWN, 6 * GIB)]), Device(free=15 * GIB, computing=[(OWN, GIB)]))
+    reading = source.read({OWN: 0})
+    assert reading.name == "2 × NVIDIA H200"
+    assert (reading.total_bytes, reading.free_bytes, reading.held_bytes) == (32 * GIB, 25 * GIB, 7 * GIB)
+
+
+def test_process_that_computes_and_draws_counts_once() -> None:
+    assert memory(Device(computing=[(OWN, GIB)], drawing=[(OWN, GIB)])).held_by(OWN) == GIB
+
+
+def test_process_that_only_draws_counts() -> None:
+    assert memory(Device(drawing=[(OWN, GIB)])).held_by(OWN) == GIB  # as programs on Vulkan are listed
+
+
+def test_device_that_lists_no_drawing_processes_is_read_all_the_same() -> None:
+    assert memory(Device(computing=[(OWN, GIB)], drawing=None)).held_by(OWN) == GIB
+
+
+def test_driver_without_figures_per_process_leaves_the_runtimes_own() -> None:
+    source = memory(Device(free=10 * GIB, computing=[(OWN, None)]))
+    assert source.held_by(OWN) == 0
+    assert source.read({OWN: 3 * GIB}).held_bytes == 3 * GIB
+
+
+def test_no_more_is_held_than_is_used() -> None:
+    assert memory(Device(free=15 * GIB)).read({FOREIGN: 3 * GIB}).held_bytes == GIB
+
+
+def test_driver_that_goes_away_is_told() -> None:
+    driver = Driver(Device())
+    source = open_nvml(driver)
+    assert source is not None
+    driver.is_there = False
+    with pytest.raises(GPUMissingError, match="does not answer"):
+        source.read({})
