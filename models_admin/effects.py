@@ -12,9 +12,11 @@ from django.utils import timezone
 
 from gantry import live
 from gantry.engine.effects import StepReport
-from gantry.planning.states import InstanceState, JobState, StepState
+from gantry.hardware.base import MemoryUnreadable
+from gantry.planning.states import ErrorCode, InstanceState, JobState, StepState
 from gantry.planning.types import PlanStep
 from gantry.runtimes.base import LoadRequest, RunningInstance
+from gantry.runtimes.exceptions import RuntimeFault
 from models_admin import catalog, job_moves, memory
 from models_admin.models import LoadRecord, ModelDefinition, ModelInstance, SwitchJob
 
@@ -170,7 +172,10 @@ class DatabaseEffects:
 
     def free_bytes(self) -> int:
         """Free memory of the job's pool, measured now."""
-        return memory.read_pool(self._job.pool).free_bytes
+        try:
+            return memory.read_pool(self._job.pool).free_bytes
+        except MemoryUnreadable as exc:
+            raise RuntimeFault(str(exc), code=ErrorCode.MEMORY_UNREADABLE) from exc
 
     def _models_changed(self, *model_ids: str) -> None:
         live.publish_models_changed(model_ids, event_id=f"models-{uuid.uuid4()}")

@@ -6,13 +6,16 @@ import uuid
 from dataclasses import replace
 from functools import cache
 
+import structlog
 from django.conf import settings
 from django.utils import timezone
 
 from gantry import live
-from gantry.hardware.base import MemoryReading, MemorySource
+from gantry.hardware.base import MemoryReading, MemorySource, MemoryUnreadable
 from gantry.hardware.select import select_memory
 from models_admin.models import MemoryPool, ModelInstance
+
+log = structlog.get_logger(__name__)
 
 _NOTICEABLE_BYTES = 10_000_000
 
@@ -26,7 +29,7 @@ def memory_source() -> MemorySource:
 def read_pool(pool: MemoryPool) -> MemoryReading:
     """Look at the pool's memory now. One query.
 
-    What a runtime holds without a process of its own on this host is taken from its record.
+    Raises MemoryUnreadable. What a runtime holds without a process of its own on this host is taken from its record.
     """
     instances = list(ModelInstance.objects.filter(runtime__pool=pool).only("pid", "held_bytes"))
     reading = memory_source().read({row.pid: row.held_bytes for row in instances if row.pid})
@@ -42,7 +45,11 @@ def read_pool(pool: MemoryPool) -> MemoryReading:
 
 def refresh_pool(pool: MemoryPool) -> None:
     """Look at the pool's memory, keep what was seen in its row, and tell every page when it moved by 10 MB or more."""
-    reading = read_pool(pool)
+    try:
+        reading = read_pool(pool)
+    except MemoryUnreadable as exc:  # the last reading stands, with its time beside it
+        log.warning("memory_unreadable", pool=pool.pk, reason=str(exc))
+        return
     before = _rounded(pool)
     pool.name, pool.kind = reading.name, reading.kind
     pool.total_bytes, pool.free_bytes, pool.held_bytes = reading.total_bytes, reading.free_bytes, reading.held_bytes

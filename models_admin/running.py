@@ -12,6 +12,7 @@ from django.db import connection
 from django.utils import timezone
 
 from gantry.engine.runner import Outcome, run_plan
+from gantry.hardware.base import MemoryUnreadable
 from gantry.planning.exceptions import DoesNotFit
 from gantry.planning.states import ErrorCode, InstanceState, JobKind, JobState
 from gantry.planning.types import MemoryBudget, SwitchPlan
@@ -65,9 +66,17 @@ def _carry_out(job: SwitchJob) -> Outcome:
     for dead in ModelInstance.objects.filter(runtime=job.target.runtime, state=InstanceState.CRASHED):
         runtime.forget(str(dead.instance_id))
         dead.delete()
-    reading = memory.read_pool(job.pool)
     try:
+        reading = memory.read_pool(job.pool)
         plan = plans.make_plan(JobKind(job.kind), job.target, MemoryBudget(reading.total_bytes, reading.free_bytes))
+    except MemoryUnreadable as exc:
+        words = wording(ErrorCode.MEMORY_UNREADABLE)
+        return Outcome(
+            JobState.FAILED,
+            words.sentence,
+            error_code=ErrorCode.MEMORY_UNREADABLE,
+            error_text=f"{words.sentence} {exc}",
+        )
     except DoesNotFit as exc:
         return _does_not_fit(exc)
     _keep_plan(job, plan)

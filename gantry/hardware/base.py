@@ -23,6 +23,10 @@ class MemoryReading:
         return max(0, self.total_bytes - self.free_bytes - self.held_bytes)
 
 
+class MemoryUnreadable(Exception):
+    """The memory cannot be looked at now: no driver, no device, no answer. The text says which."""
+
+
 class MemorySource(Protocol):
     """Something that has memory for models."""
 
@@ -31,6 +35,9 @@ class MemorySource(Protocol):
 
         Args:
             held: pid of each model process of ours -> bytes that its runtime measured (0 if unknown).
+
+        Raises:
+            MemoryUnreadable: it cannot be looked at now.
         """
         ...
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping
 from importlib import import_module
 from typing import Any
 
-from gantry.hardware.base import MemoryReading
+from gantry.hardware.base import MemoryReading, MemoryUnreadable
 from gantry.hardware.processes import with_children
 
 
-class GPUMissingError(Exception):
+class GPUMissingError(MemoryUnreadable):
     """There is no NVIDIA driver, or no device, or the driver does not answer."""
 
 

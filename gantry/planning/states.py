@@ -132,6 +132,7 @@ class ErrorCode(StrEnum):
     LOAD_TIMEOUT = "load_timeout"
     UNLOAD_FAILED = "unload_failed"
     MEMORY_NOT_FREED = "memory_not_freed"
+    MEMORY_UNREADABLE = "memory_unreadable"
     VERIFY_FAILED = "verify_failed"
     INTERRUPTED = "interrupted"
     INTERNAL = "internal"

@@ -101,6 +101,11 @@ WORDINGS: dict[ErrorCode, Wording] = {
         "The memory of the unloaded model did not come back.",
         "Look for a process that holds it; then switch again.",
     ),
+    ErrorCode.MEMORY_UNREADABLE: Wording(
+        "memory unreadable",
+        "The memory could not be looked at.",
+        "Check that the GPU and its driver answer (nvidia-smi), or set GANTRY_MEMORY to a fixed amount.",
+    ),
     ErrorCode.VERIFY_FAILED: Wording(
         "no answer",
         "The model loaded but could not produce a token.",

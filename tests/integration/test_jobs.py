@@ -6,9 +6,10 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import IntegrityError
 
+from gantry.hardware.base import MemoryUnreadable
 from gantry.planning.states import ErrorCode, InstanceState, JobState
 from gantry.runtimes.null import Failure, NullWorld
-from models_admin import actions, job_moves, running
+from models_admin import actions, job_moves, memory, running
 from models_admin.actor import Actor
 from models_admin.audit import AuditEvent
 from models_admin.models import AuditEntry, LoadRecord, MemoryPool, ModelDefinition, ModelInstance, SwitchJob
@@ -204,3 +205,22 @@ def test_instance_states_never_name_two_active_models(small: ModelDefinition, ot
     make(instance_id="00000000-0000-0000-0000-000000000001", model=small, **common)
     with pytest.raises(IntegrityError):
         make(instance_id="00000000-0000-0000-0000-000000000002", model=other, **common)
+
+
+def test_memory_that_cannot_be_read_ends_the_job_and_leaves_what_serves(
+    small: ModelDefinition, other: ModelDefinition, admin_person: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch(small, admin_person)
+
+    class DeadDriver:
+        def read(self, _held: object) -> None:
+            raise MemoryUnreadable("the GPU driver does not answer")
+
+        def held_by(self, _pid: int) -> int:
+            return 0
+
+    monkeypatch.setattr(memory, "memory_source", DeadDriver)
+    job = switch(other, admin_person)
+    assert (job.state, job.error_code) == (JobState.FAILED, ErrorCode.MEMORY_UNREADABLE)
+    assert job.error_text.endswith("the GPU driver does not answer")
+    assert active() == "small"
