@@ -6,6 +6,7 @@ All raise `ActionRefused` subclasses (models_admin.exceptions), which carry a se
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,7 +21,7 @@ from gantry.planning.exceptions import DoesNotFit
 from gantry.planning.states import TERMINAL_STATES, InstanceState, JobKind, JobState
 from gantry.planning.types import SwitchPlan
 from models_admin import audit, catalog, job_moves, plans
-from models_admin.actor import Actor
+from models_admin.actor import SYSTEM, Actor
 from models_admin.exceptions import (
     ActionRefused,
     AnotherJobRunning,
@@ -35,6 +36,8 @@ from models_admin.exceptions import (
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchJob
 from models_admin.snapshots import job_snapshot
 
+HALF_DONE_PERCENT = 50.0  # from here on a running switch is superseded only when that is confirmed
+
 _EVENTS = {
     JobKind.SWITCH: audit.AuditEvent.SWITCH_REQUEST,
     JobKind.UNLOAD: audit.AuditEvent.UNLOAD_REQUEST,
@@ -44,9 +47,13 @@ _EVENTS = {
 
 @dataclass(frozen=True, slots=True)
 class SwitchDecision:
-    """What became of a request. `joined`: the same is being done already, by this job."""
+    """What became of a request.
 
-    status: Literal["accepted", "already_loaded", "joined"]
+    accepted: `job` is new. joined: `job` does the same already. already_loaded: there is nothing to do.
+    needs_confirmation: `job` is another switch that is half done or more; ask again with `confirm` to take over from it.
+    """
+
+    status: Literal["accepted", "already_loaded", "joined", "needs_confirmation"]
     job: SwitchJob | None
 
 
@@ -72,9 +79,12 @@ def preview(model: ModelDefinition, *, kind: str = "switch", actor: Actor) -> Sw
     return _plan(model, JobKind(kind), MemoryPool.objects.get(pk=model.runtime.pool_id))
 
 
-def request_switch(model: ModelDefinition, *, actor: Actor) -> SwitchDecision:
-    """Make `model` the one that serves."""
-    return _request(model, JobKind.SWITCH, actor)
+def request_switch(model: ModelDefinition, *, actor: Actor, confirm: bool = False) -> SwitchDecision:
+    """Make `model` the one that serves.
+
+    A switch to another model that is under way is cancelled and superseded; once it is half done, only with `confirm`.
+    """
+    return _request(model, JobKind.SWITCH, actor, confirm=confirm)
 
 
 def request_unload(model: ModelDefinition, *, actor: Actor) -> SwitchDecision:
@@ -101,7 +111,8 @@ def cancel_job(job: SwitchJob, *, actor: Actor) -> None:
             return
         audit.write(audit.AuditEvent.JOB_CANCEL, actor=actor, object_text=job.target_name, job=job)
         job.refresh_from_db()
-        if job.state == JobState.WAITING:  # nobody works on it: it ends here
+        # Nobody works on it: it ends here. One that took over from another still owes what that one unloaded.
+        if job.state == JobState.WAITING and not job.supersedes.exists():
             job_moves.finish(job, JobState.CANCELLED, text="Cancelled", actor=actor)
         else:
             live.publish_job(job_snapshot(job))
@@ -136,7 +147,7 @@ def set_pinned(model: ModelDefinition, is_pinned: bool, *, actor: Actor) -> None
         live.publish_models_changed([model.model_id], event_id=f"pin-{model.pk}-{timezone.now().timestamp()}")
 
 
-def _request(model: ModelDefinition, kind: JobKind, actor: Actor) -> SwitchDecision:
+def _request(model: ModelDefinition, kind: JobKind, actor: Actor, *, confirm: bool = False) -> SwitchDecision:
     _need_permission(
         actor,
         "switch_model",
@@ -145,16 +156,42 @@ def _request(model: ModelDefinition, kind: JobKind, actor: Actor) -> SwitchDecis
     with transaction.atomic():
         # Requests for one pool decide one after the other, so that two at once cannot both see it free.
         pool = MemoryPool.objects.select_for_update().get(pk=model.runtime.pool_id)
-        running = SwitchJob.objects.unfinished().filter(pool=pool).order_by("id").first()
-        if running is not None:
-            return _meet(running, model, kind)
-        if kind == JobKind.SWITCH and _is_serving(model):
+        unfinished = list(SwitchJob.objects.unfinished().filter(pool=pool).order_by("id"))
+        met = _meet(unfinished, model, kind, confirm=confirm)
+        if met is not None:
+            return met
+        if not unfinished and kind == JobKind.SWITCH and _is_serving(model):
             return SwitchDecision("already_loaded", None)
         _check_possible(model, kind)
-        plan = _plan(model, kind, pool)
+        # While another job is at work nobody can say what will be loaded and free when it has ended: the worker plans then.
+        plan = _plan(model, kind, pool) if not unfinished else plans.empty_plan(model)
         job = _create_job(model, kind, plan, pool, actor)
+        _supersede(unfinished, job, actor)
         job_moves.enqueue_on_commit(job)
     return SwitchDecision("accepted", job)
+
+
+def put_back_after(interrupted: SwitchJob) -> SwitchJob | None:
+    """A job in the system's own name that brings back the model which a job unloaded whose worker died.
+
+    None when nothing was unloaded, when somebody has asked for something else meanwhile, or when the interrupted job was such
+    a return itself: what kills its worker twice is not tried a third time.
+    """
+    wanted = sorted(interrupted.unloaded, key=lambda entry: not entry["was_active"])
+    model = ModelDefinition.objects.with_runtime().filter(model_id=wanted[0]["model_id"]).first() if wanted else None
+    if model is None or interrupted.via == SYSTEM.via:
+        return None
+    with transaction.atomic():
+        pool = MemoryPool.objects.select_for_update().get(pk=interrupted.pool_id)
+        is_served = ModelInstance.objects.filter(runtime__pool=pool, is_active=True).exists()
+        if is_served or SwitchJob.objects.unfinished().filter(pool=pool).exists():
+            return None
+        job = _create_job(model, JobKind.SWITCH, plans.empty_plan(model), pool, SYSTEM)
+        SwitchJob.objects.filter(pk=interrupted.pk).update(
+            superseded_by=job, aftermath=f"{model.name} is being put back by job {job.pk}."
+        )
+        job_moves.enqueue_on_commit(job)
+    return job
 
 
 def _create_job(model: ModelDefinition, kind: JobKind, plan: SwitchPlan, pool: MemoryPool, actor: Actor) -> SwitchJob:
@@ -185,16 +222,56 @@ def _create_job(model: ModelDefinition, kind: JobKind, plan: SwitchPlan, pool: M
     return job
 
 
-def _meet(running: SwitchJob, model: ModelDefinition, kind: JobKind) -> SwitchDecision:
-    """A request met a job that has not ended: the same one is joined, another one refused."""
-    if running.target_id == model.pk and running.kind == kind:
+def _meet(
+    unfinished: Sequence[SwitchJob], model: ModelDefinition, kind: JobKind, *, confirm: bool
+) -> SwitchDecision | None:
+    """What a request finds that meets jobs which have not ended, the latest of them last. None: it may go on.
+
+    The same job is joined. A switch takes over from a switch (that is half done: only when confirmed); anything else waits.
+    """
+    if not unfinished:
+        return None
+    running = unfinished[-1]
+    if running.target_id == model.pk and running.kind == kind and running.cancel_requested_at is None:
         return SwitchDecision("joined", running)
+    if kind == JobKind.SWITCH and all(job.kind == JobKind.SWITCH for job in unfinished):
+        half_done = next((job for job in unfinished if _is_half_done(job)), None)
+        return SwitchDecision("needs_confirmation", half_done) if half_done and not confirm else None
     doing = {JobKind.UNLOAD: "Unloading", JobKind.RESTART: "Restarting"}.get(JobKind(running.kind), "Switching to")
     raise AnotherJobRunning(
         f"{doing} {running.target_name} is under way (asked by {running.requested_by_name}).",
         "Wait until it has ended, or cancel it first.",
         running,
     )
+
+
+def _is_half_done(job: SwitchJob) -> bool:
+    return job.percent >= HALF_DONE_PERCENT and job.cancel_requested_at is None
+
+
+def _supersede(unfinished: Sequence[SwitchJob], by: SwitchJob, actor: Actor) -> None:
+    """End the jobs that `by` takes over from: one that waits at once, one at work by asking its worker to stop."""
+    for job in unfinished:
+        SwitchJob.objects.filter(pk=job.pk).update(superseded_by=by)
+        SwitchJob.objects.filter(pk=job.pk, cancel_requested_at=None).update(
+            cancel_requested_at=timezone.now(), cancelled_by_name=actor.name
+        )
+        job.refresh_from_db()
+        if job.state == JobState.WAITING:
+            # What it had taken over itself goes to the new one.
+            SwitchJob.objects.filter(superseded_by=job).update(superseded_by=by)
+            job_moves.finish(
+                job, JobState.SUPERSEDED, text=f"Superseded by the switch to {by.target_name}", actor=actor
+            )
+        else:
+            audit.write(
+                audit.AuditEvent.JOB_CANCEL,
+                actor=actor,
+                object_text=job.target_name,
+                job=job,
+                after={"superseded_by": by.pk},
+            )
+            live.publish_job(job_snapshot(job))
 
 
 def _is_serving(model: ModelDefinition) -> bool:
@@ -262,6 +339,7 @@ __all__ = [
     "find_model",
     "may_cancel",
     "preview",
+    "put_back_after",
     "request_restart",
     "request_switch",
     "request_unload",

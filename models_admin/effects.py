@@ -55,6 +55,10 @@ class DatabaseEffects:
             self._is_cancelled = row is None or any(row)
         return self._is_cancelled
 
+    def is_superseded(self) -> bool:
+        """Whether another job takes over from this one."""
+        return SwitchJob.objects.filter(pk=self._job.pk, superseded_by__isnull=False).exists()
+
     def enter(self, state: JobState, text: str) -> None:
         """The job goes into a state."""
         if self._job.state != state and job_moves.enter(self._job, state):
@@ -134,6 +138,7 @@ class DatabaseEffects:
                 loaded_at=timezone.now(),
             )
             row = ModelInstance.objects.select_related("model").get(instance_id=instance.instance_id)
+            self._keep_unloaded([entry for entry in self._job.unloaded if entry["model_id"] != row.model.model_id])
             row.api_key = instance.api_key
             row.save(update_fields=["api_key"])
             LoadRecord.objects.create(
@@ -148,8 +153,12 @@ class DatabaseEffects:
             self._models_changed(row.model.model_id)
 
     def instance_unloading(self, instance_id: str) -> None:
-        """Nothing new may be sent to it."""
+        """Nothing new may be sent to it; the job remembers what it takes away, so that it can be put back by whoever comes after."""
         with transaction.atomic():
+            row = ModelInstance.objects.select_related("model").filter(instance_id=instance_id).first()
+            if row and row.model_id != self._job.target_id:
+                entry = {"model_id": row.model.model_id, "name": row.model.name, "was_active": row.is_active}
+                self._keep_unloaded([*self._job.unloaded, entry])
             ModelInstance.objects.filter(instance_id=instance_id).update(state=InstanceState.UNLOADING, is_active=False)
             self._models_changed()
 
@@ -168,7 +177,8 @@ class DatabaseEffects:
 
     def was_active(self, model_id: str) -> bool:
         """Whether this model was the one that served when the job began."""
-        return model_id in self._active_before
+        taken = {entry["model_id"] for entry in self._job.unloaded if entry["was_active"]}
+        return model_id in self._active_before | taken
 
     def free_bytes(self) -> int:
         """Free memory of the job's pool, measured now."""
@@ -176,6 +186,10 @@ class DatabaseEffects:
             return memory.read_pool(self._job.pool).free_bytes
         except MemoryUnreadable as exc:
             raise RuntimeFault(str(exc), code=ErrorCode.MEMORY_UNREADABLE) from exc
+
+    def _keep_unloaded(self, entries: list[dict[str, Any]]) -> None:
+        self._job.unloaded = entries
+        self._job.save(update_fields=["unloaded"])
 
     def _models_changed(self, *model_ids: str) -> None:
         live.publish_models_changed(model_ids, event_id=f"models-{uuid.uuid4()}")

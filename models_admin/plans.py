@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from gantry.planning.planner import plan_restart, plan_switch, plan_unload
 from gantry.planning.states import InstanceState, JobKind
 from gantry.planning.types import LoadedModel, MemoryBudget, SwitchPlan, TimeRange
@@ -22,25 +24,26 @@ def make_plan(kind: JobKind, target: ModelDefinition, budget: MemoryBudget) -> S
     loaded = loaded_models(target.runtime.pool)
     own = next((model for model in loaded if model.model_id == target.model_id), None)
     if kind == JobKind.UNLOAD:
-        return plan_unload(own, budget) if own else _nothing_to_unload(target, budget)
+        # None: its process has ended by itself. What is left is the record, which every job clears before it plans.
+        return plan_unload(own, budget) if own else replace(empty_plan(target), kind=kind, target_id="")
     spec = catalog.spec_for(target, target.runtime.pool.host)
     if kind == JobKind.RESTART:
         return plan_restart(spec, own, budget)
     return plan_switch(spec, loaded, budget)
 
 
-def _nothing_to_unload(target: ModelDefinition, budget: MemoryBudget) -> SwitchPlan:
-    """Its process has ended by itself: what is left is the record, which every job clears before it plans."""
+def empty_plan(target: ModelDefinition) -> SwitchPlan:
+    """A plan that does nothing."""
     return SwitchPlan(
-        kind=JobKind.UNLOAD,
-        target_id="",
+        kind=JobKind.SWITCH,
+        target_id=target.model_id,
         target_name=target.name,
         steps=(),
         evicted=(),
         needed_bytes=0,
-        free_bytes=budget.free_bytes,
+        free_bytes=0,
         freed_bytes=0,
-        total_bytes=budget.total_bytes,
+        total_bytes=0,
         load_time=TimeRange(0.0, 0.0, 0.0, 0),
     )
 

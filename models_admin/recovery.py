@@ -21,7 +21,7 @@ from gantry.planning.wording import wording
 from gantry.runtimes.base import RunningInstance
 from gantry.runtimes.base import Runtime as Adapter
 from gantry.runtimes.exceptions import RuntimeFault
-from models_admin import audit, catalog, job_moves, memory
+from models_admin import actions, audit, catalog, job_moves, memory
 from models_admin.actor import SYSTEM
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, Runtime, SwitchJob
 from models_admin.runtime_access import runtime_for
@@ -60,6 +60,7 @@ def _end_stale_jobs(pool: MemoryPool) -> None:
             error_text=wording(ErrorCode.INTERRUPTED).sentence,
             actor=SYSTEM,
         )
+        actions.put_back_after(job)
 
 
 def _resend_waiting(pool: MemoryPool) -> None:

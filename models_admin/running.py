@@ -6,20 +6,23 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import structlog
 from django.db import connection
 from django.utils import timezone
 
-from gantry.engine.runner import Outcome, run_plan
+from gantry.engine.runner import Outcome, put_back, run_plan
 from gantry.hardware.base import MemoryUnreadable
 from gantry.planning.exceptions import DoesNotFit
-from gantry.planning.states import ErrorCode, InstanceState, JobKind, JobState
-from gantry.planning.types import MemoryBudget, SwitchPlan
+from gantry.planning.states import ErrorCode, InstanceState, JobKind, JobState, StepKind
+from gantry.planning.types import MemoryBudget, PlanStep, SwitchPlan
 from gantry.planning.wording import wording
+from gantry.runtimes.base import Runtime as Adapter
+from gantry.runtimes.exceptions import RuntimeFault
 from models_admin import job_moves, memory, plans
 from models_admin.effects import DatabaseEffects, new_step
-from models_admin.models import ModelInstance, SwitchJob
+from models_admin.models import ModelDefinition, ModelInstance, Runtime, SwitchJob
 from models_admin.runtime_access import runtime_for
 
 log = structlog.get_logger(__name__)
@@ -59,28 +62,70 @@ def run_job(job_id: int) -> None:
 def _carry_out(job: SwitchJob) -> Outcome:
     if job.target is None:
         return Outcome(JobState.FAILED, "The model was deleted.", error_code=ErrorCode.NOT_DOWNLOADED)
-    effects = DatabaseEffects(job)
-    if effects.is_cancelled():
-        return Outcome(JobState.CANCELLED, "Cancelled")
     runtime = runtime_for(job.target.runtime)
-    for dead in ModelInstance.objects.filter(runtime=job.target.runtime, state=InstanceState.CRASHED):
-        runtime.forget(str(dead.instance_id))
-        dead.delete()
+    try:
+        return _carry_out_on(runtime, job, job.target)
+    except RuntimeFault as fault:  # before there was a plan; the engine tells of its own
+        return _failed(fault.code, fault.detail)
+
+
+def _carry_out_on(runtime: Adapter, job: SwitchJob, target: ModelDefinition) -> Outcome:
+    effects = DatabaseEffects(job)
+    owed = _inherit_unloaded(job)
+    if effects.is_cancelled():
+        outcome: Outcome | SwitchPlan = Outcome(
+            JobState.SUPERSEDED if effects.is_superseded() else JobState.CANCELLED, "Cancelled"
+        )
+    else:
+        _clear_leftovers(target.runtime, runtime)
+        outcome = _plan(job, target)
+    if isinstance(outcome, SwitchPlan):
+        _keep_plan(job, outcome)
+        return run_plan(outcome, runtime, effects, owed=owed)
+    if owed and outcome.state != JobState.SUPERSEDED:
+        rolled_back, aftermath = put_back(owed, plans.empty_plan(target), runtime, effects)
+        return replace(outcome, rolled_back=rolled_back, aftermath=aftermath)
+    return outcome
+
+
+def _inherit_unloaded(job: SwitchJob) -> list[PlanStep]:
+    """What jobs that this one took over from have unloaded: this one owes it to whoever used it."""
+    entries = [entry for earlier in job.supersedes.order_by("id") for entry in earlier.unloaded]
+    loaded = set(ModelInstance.objects.filter(state=InstanceState.LOADED).values_list("model__model_id", flat=True))
+    job.unloaded = list({entry["model_id"]: entry for entry in entries if entry["model_id"] not in loaded}.values())
+    job.save(update_fields=["unloaded"])
+    return [PlanStep(StepKind.UNLOAD, entry["model_id"], entry["name"], "", 0.0) for entry in job.unloaded]
+
+
+def _clear_leftovers(row: Runtime, runtime: Adapter) -> None:
+    """End what died, and what a worker that died left half loaded or half unloaded.
+
+    The pool is ours alone from the claim on, so nobody is at work on an instance in such a state.
+    """
+    for left in ModelInstance.objects.filter(runtime=row).exclude(state=InstanceState.LOADED):
+        runtime.unload(str(left.instance_id))
+        runtime.forget(str(left.instance_id))
+        left.delete()
+
+
+def _plan(job: SwitchJob, target: ModelDefinition) -> SwitchPlan | Outcome:
+    """The plan as things are now, or how the job ends without one."""
     try:
         reading = memory.read_pool(job.pool)
-        plan = plans.make_plan(JobKind(job.kind), job.target, MemoryBudget(reading.total_bytes, reading.free_bytes))
+        return plans.make_plan(JobKind(job.kind), target, MemoryBudget(reading.total_bytes, reading.free_bytes))
     except MemoryUnreadable as exc:
-        words = wording(ErrorCode.MEMORY_UNREADABLE)
-        return Outcome(
-            JobState.FAILED,
-            words.sentence,
-            error_code=ErrorCode.MEMORY_UNREADABLE,
-            error_text=f"{words.sentence} {exc}",
-        )
+        return _failed(ErrorCode.MEMORY_UNREADABLE, str(exc))
     except DoesNotFit as exc:
-        return _does_not_fit(exc)
-    _keep_plan(job, plan)
-    return run_plan(plan, runtime, effects)
+        return _failed(
+            ErrorCode.INSUFFICIENT_MEMORY,
+            f"It needs {exc.required_bytes / 1e9:.1f} GB; {exc.available_bytes / 1e9:.1f} GB are free "
+            f"and {exc.freeable_bytes / 1e9:.1f} GB more could be freed.",
+        )
+
+
+def _failed(code: ErrorCode, detail: str) -> Outcome:
+    sentence = wording(code).sentence
+    return Outcome(JobState.FAILED, sentence, error_code=code, error_text=f"{sentence} {detail}")
 
 
 def _keep_plan(job: SwitchJob, plan: SwitchPlan) -> None:
@@ -91,20 +136,6 @@ def _keep_plan(job: SwitchJob, plan: SwitchPlan) -> None:
         steps=[new_step(step) for step in plan.steps],
         expected_seconds=plan.expected_seconds,
         eta_seconds=plan.expected_seconds,
-    )
-
-
-def _does_not_fit(exc: DoesNotFit) -> Outcome:
-    figures = (
-        f"It needs {exc.required_bytes / 1e9:.1f} GB; {exc.available_bytes / 1e9:.1f} GB are free "
-        f"and {exc.freeable_bytes / 1e9:.1f} GB more could be freed."
-    )
-    words = wording(ErrorCode.INSUFFICIENT_MEMORY)
-    return Outcome(
-        JobState.FAILED,
-        words.sentence,
-        error_code=ErrorCode.INSUFFICIENT_MEMORY,
-        error_text=f"{words.sentence} {figures}",
     )
 
 

@@ -40,6 +40,10 @@ class Effects(Protocol):
         """Whether somebody asked for the job to be cancelled. Cheap enough for every turn of a loop."""
         ...
 
+    def is_superseded(self) -> bool:
+        """Whether the cancel came because another job takes over: then nothing is put back, the other one decides."""
+        ...
+
     def enter(self, state: JobState, text: str) -> None:
         """The job goes into a state."""
         ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from gantry.engine.board import Board
@@ -39,25 +39,53 @@ class Outcome:
     aftermath: str = ""
 
 
+def put_back(
+    owed: Sequence[PlanStep], target: SwitchPlan, runtime: Runtime, effects: Effects
+) -> tuple[bool | None, str]:
+    """Load again what an earlier job unloaded, when the one that took over ends before it has a plan to carry out.
+
+    Args:
+        target: a plan without steps that names what was asked for.
+
+    Returns:
+        Whether all of it is back (None: nothing was owed), and that in words.
+    """
+    return _Run(target, runtime, effects, Limits(), owed).put_back()
+
+
 class _Cancelled(Exception):
     """Somebody asked for the job to be cancelled."""
 
 
-def run_plan(plan: SwitchPlan, runtime: Runtime, effects: Effects, limits: Limits | None = None) -> Outcome:
-    """Carry out a plan and tell how it ended. Raises only what is a bug."""
-    return _Run(plan, runtime, effects, limits or Limits()).run()
+def run_plan(
+    plan: SwitchPlan,
+    runtime: Runtime,
+    effects: Effects,
+    limits: Limits | None = None,
+    *,
+    owed: Sequence[PlanStep] = (),
+) -> Outcome:
+    """Carry out a plan and tell how it ended. Raises only what is a bug.
+
+    Args:
+        owed: unloads of a job that this one took over from, first one first; if this one fails, they are put back too.
+    """
+    return _Run(plan, runtime, effects, limits or Limits(), owed).run()
 
 
 class _Run:
     """One run of one plan."""
 
-    def __init__(self, plan: SwitchPlan, runtime: Runtime, effects: Effects, limits: Limits) -> None:
+    def __init__(
+        self, plan: SwitchPlan, runtime: Runtime, effects: Effects, limits: Limits, owed: Sequence[PlanStep]
+    ) -> None:
         self._plan = plan
         self._runtime = runtime
         self._effects = effects
         self._limits = limits
         self._board = Board(plan.steps, effects)
         self._unloaded: list[PlanStep] = []
+        self._owed = list(owed)
         self._loaded: RunningInstance | None = None
         self._load_started_at = 0.0
         self._is_putting_back = False
@@ -186,12 +214,14 @@ class _Run:
         self._board.end(index, StepState.SKIPPED, "Cancelled")
         if self._loaded is not None:
             self._drop(self._loaded.instance_id)
-        rolled_back, aftermath = self._put_back()
+        if self._effects.is_superseded():
+            return Outcome(JobState.SUPERSEDED, "Another switch took over")
+        rolled_back, aftermath = self.put_back()
         return Outcome(JobState.CANCELLED, "Cancelled", rolled_back=rolled_back, aftermath=aftermath)
 
     def _after_failure(self, index: int, fault: RuntimeFault) -> Outcome:
         self._board.end(index, StepState.FAILED, wording(fault.code).sentence)
-        rolled_back, aftermath = self._put_back()
+        rolled_back, aftermath = self.put_back()
         return Outcome(
             JobState.FAILED,
             wording(fault.code).sentence,
@@ -202,10 +232,10 @@ class _Run:
             aftermath=aftermath,
         )
 
-    def _put_back(self) -> tuple[bool | None, str]:
+    def put_back(self) -> tuple[bool | None, str]:
         """Load again what was unloaded for the target, last one first. What cannot be put back is told."""
         self._loaded = None
-        steps = [step for step in reversed(self._unloaded) if self._plan.target_id != step.model_id]
+        steps = [step for step in reversed([*self._owed, *self._unloaded]) if self._plan.target_id != step.model_id]
         if not steps or not self._plan.target_id:
             return (
                 None,
@@ -225,6 +255,7 @@ class _Run:
             PlanStep(kind, step.model_id, step.model_name, "", expected)
             for kind, expected in ((StepKind.LOAD, self._plan.load_time.usual_seconds), (StepKind.VERIFY, 0.5))
         ]
+        was_active = self._effects.was_active(step.model_id)  # asked before: once it is back, nothing is owed any more
         first = index = self._board.extend(again)
         try:
             for index, part in enumerate(again, start=first):
@@ -232,7 +263,7 @@ class _Run:
         except RuntimeFault as fault:
             self._board.end(index, StepState.FAILED, wording(fault.code).sentence)
             return False
-        if self._effects.was_active(step.model_id):
+        if was_active:
             self._effects.activate(step.model_id)
         return True
 

@@ -21,6 +21,7 @@ class RecordingEffects:
         self.states: list[JobState] = []
         self.active = active
         self.cancel_when: Callable[[], bool] = lambda: False
+        self.superseded = False
         self._active_before = active
         self._free = free
         self._now = 0.0
@@ -37,6 +38,9 @@ class RecordingEffects:
 
     def is_cancelled(self) -> bool:
         return self.cancel_when()
+
+    def is_superseded(self) -> bool:
+        return self.superseded
 
     def enter(self, state: JobState, text: str) -> None:
         if not self.states or self.states[-1] != state:

@@ -152,7 +152,7 @@ def test_job_ends_only_once(pool: MemoryPool, small: ModelDefinition) -> None:
 def test_bug_in_the_work_ends_the_job_and_keeps_the_trace(
     small: ModelDefinition, admin_person: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_args: object) -> None:
+    def broken(*_args: object, **_named: object) -> None:
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr(running, "run_plan", broken)
@@ -161,12 +161,13 @@ def test_bug_in_the_work_ends_the_job_and_keeps_the_trace(
     assert "ZeroDivisionError: a bug" in job.log_tail
 
 
-def test_request_while_another_job_is_unfinished_is_refused_with_its_name(
+def test_unload_while_a_switch_is_unfinished_is_refused_with_its_name(
     small: ModelDefinition, other: ModelDefinition, admin_person: User
 ) -> None:
+    switch(other, admin_person)
     first = actions.request_switch(small, actor=Actor(admin_person, "page")).job
     with pytest.raises(actions.ActionRefused, match=r"Switching to Small is under way \(asked by ann\)"):
-        actions.request_switch(other, actor=Actor(admin_person, "page"))
+        actions.request_unload(other, actor=Actor(admin_person, "page"))
     again = actions.request_switch(small, actor=Actor(admin_person, "page"))
     assert (again.status, again.job) == ("joined", first)
 
