@@ -72,11 +72,20 @@ def find_model(model_id: str) -> ModelDefinition:
 def preview(model: ModelDefinition, *, kind: str = "switch", actor: Actor) -> SwitchPlan:
     """What a switch, unload or restart would do now, without doing anything.
 
-    Uses the last reading of the memory (at most a few seconds old); the job measures again.
+    Uses the last reading of the memory (at most a few seconds old); the job measures again. While another switch is under way
+    (`switch_to_take_over`) nobody can say what will be loaded when it has ended: then the plan has no steps.
     """
     _need_permission(actor, "switch_model", "switch models")
     _check_possible(model, JobKind(kind))
+    if JobKind(kind) == JobKind.SWITCH and switch_to_take_over(model) is not None:
+        return plans.empty_plan(model)
     return _plan(model, JobKind(kind), MemoryPool.objects.get(pk=model.runtime.pool_id))
+
+
+def switch_to_take_over(model: ModelDefinition) -> SwitchJob | None:
+    """The unfinished switch to another model that a switch to this one would cancel and take over from."""
+    jobs = SwitchJob.objects.unfinished().filter(pool=model.runtime.pool_id, kind=JobKind.SWITCH)
+    return jobs.exclude(target=model).select_related("target").order_by("-id").first()
 
 
 def request_switch(model: ModelDefinition, *, actor: Actor, confirm: bool = False) -> SwitchDecision:
@@ -344,4 +353,5 @@ __all__ = [
     "request_switch",
     "request_unload",
     "set_pinned",
+    "switch_to_take_over",
 ]

@@ -6,6 +6,7 @@ Each address shows the plan on GET (a dialog for htmx, else a page) and does it 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django.contrib import messages
@@ -36,7 +37,7 @@ _HEADINGS = {
 @may_see_models
 def switch(request: HtmxRequest, pk: int) -> HttpResponse:
     """Make a model the one that serves."""
-    return _answer(request, pk, "switch", actions.request_switch)
+    return _answer(request, pk, "switch", partial(actions.request_switch, confirm="confirm" in request.POST))
 
 
 @_ask
@@ -57,13 +58,24 @@ def _answer(request: HtmxRequest, pk: int, kind: str, act: Callable[..., SwitchD
     model = find_model(pk)
     try:
         if request.method == "POST":
-            return _accepted(request, model, act(model, actor=actor_of(request)))
+            decision = act(model, actor=actor_of(request))
+            if decision.status != "needs_confirmation":
+                return _accepted(request, model, decision)
         plan = actions.preview(model, kind=kind, actor=actor_of(request))
     except ActionRefused as exc:
         return _show(
             request, {"model": model, "kind": kind, **_refusal_context(request, model, kind, exc)}, status=exc.status
         )
-    return _show(request, {"model": model, "kind": kind, "plan": plan_view(plan.as_dict(), _answers(plan))})
+    taken_over = actions.switch_to_take_over(model) if kind == "switch" else None
+    return _show(
+        request,
+        {
+            "model": model,
+            "kind": kind,
+            "plan": plan_view(plan.as_dict(), _answers(plan)),
+            "taken_over": job_snapshot(taken_over) if taken_over else None,
+        },
+    )
 
 
 def _show(request: HtmxRequest, context: dict[str, Any], *, status: int = 200) -> HttpResponse:

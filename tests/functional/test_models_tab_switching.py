@@ -215,3 +215,24 @@ def test_pin_without_the_right_is_told_in_the_row(client: Client, small: ModelDe
 
     assert answer.status_code == 403
     assert answer.headers["HX-Retarget"] == f"#model-note-{small.pk}"
+
+
+def test_dialog_says_which_running_switch_it_would_take_over_from(
+    signed_in: Client, small: ModelDefinition, other: ModelDefinition, null_runtime: Runtime, admin_person: User
+) -> None:
+    third = make_model(null_runtime, model_id="third", name="Third")
+    running = loading_job(other, admin_person)
+
+    html = signed_in.get(f"/admin/models/{third.pk}/switch/", headers=HTMX).content.decode()
+    assert "Switching to Other is 52 % done" in html
+    assert "Cancel it and switch to Third" in html
+
+    # A click that had not seen it is asked first: it is half done.
+    html = signed_in.post(f"/admin/models/{third.pk}/switch/", headers=HTMX).content.decode()
+    assert "Switching to Other is 52 % done" in html
+    assert SwitchJob.objects.count() == 1
+
+    signed_in.post(f"/admin/models/{third.pk}/switch/", {"confirm": "1"}, headers=HTMX)
+    running.refresh_from_db()
+    assert running.superseded_by is not None
+    assert running.superseded_by.target == third
