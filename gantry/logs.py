@@ -32,6 +32,7 @@ def configure(options: dict[str, Any]) -> None:
                 # One line for each request, task or file change helps nobody who runs this.
                 "httpx": {"level": "WARNING"},
                 "httpcore": {"level": "WARNING"},
+                "axes": {"level": "WARNING"},
                 "daphne": {"level": "WARNING"},
                 "celery.app.trace": {"level": "WARNING"},
                 "celery.beat": {"level": "WARNING"},

@@ -6,7 +6,11 @@ from django.urls import include, path
 
 urlpatterns = [
     path("admin/", admin.site.urls),
-    path("sign-in/", auth_views.LoginView.as_view(template_name="sign_in.html", redirect_authenticated_user=True), name="sign_in"),
+    path(
+        "sign-in/",
+        auth_views.LoginView.as_view(template_name="sign_in.html", redirect_authenticated_user=True),
+        name="sign_in",
+    ),
     path("sign-out/", auth_views.LogoutView.as_view(), name="sign_out"),
     path("", include("gantry.chat.urls")),
 ]

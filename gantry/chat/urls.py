@@ -1,0 +1,20 @@
+"""Addresses of the chat pages."""
+
+from django.urls import path
+
+from gantry.chat import views, views_models
+
+app_name = "chat"
+urlpatterns = [
+    path("", views.page, name="new"),
+    path("c/<int:pk>/", views.page, name="conversation"),
+    path("c/<int:pk>/rename/", views.rename, name="rename"),
+    path("c/<int:pk>/delete/", views.delete, name="delete"),
+    path("conversations/", views.conversations, name="conversations"),
+    path("send/", views.send, name="send_new"),
+    path("c/<int:pk>/send/", views.send, name="send"),
+    path("messages/<int:pk>/stop/", views.stop, name="stop"),
+    path("messages/<int:pk>/again/", views.again, name="again"),
+    path("models/<int:pk>/switch/", views_models.switch, name="switch"),
+    path("jobs/<int:pk>/cancel/", views_models.cancel, name="cancel"),
+]

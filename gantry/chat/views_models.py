@@ -1,0 +1,67 @@
+"""Choosing a model and cancelling a switch from the chat."""
+
+from __future__ import annotations
+
+from django.http import HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.views.decorators.http import require_http_methods, require_POST
+from django_htmx.http import trigger_client_event
+
+from gantry.chat.status import MAY_NOT_SWITCH
+from gantry.chat.web import ChatRequest, dialog, page_path, signed_in
+from gantry.planning.states import StepKind
+from gantry.planning.types import SwitchPlan
+from models_admin import actions
+from models_admin.actor import Actor
+from models_admin.exceptions import ActionRefused, NotAllowed
+from models_admin.models import ModelDefinition, SwitchJob
+from models_admin.plan_view import plan_view
+
+
+@require_http_methods(["GET", "POST"])
+@signed_in
+def switch(request: ChatRequest, pk: int) -> HttpResponse:
+    """Show what a switch would do; do it once that was confirmed, or at once when nothing is loaded or unloaded for it."""
+    model = get_object_or_404(ModelDefinition.objects.with_runtime(), pk=pk)
+    actor = Actor.from_request(request, via="chat")
+    try:
+        plan = actions.preview(model, actor=actor)
+        if request.method == "GET" or ("confirmed" not in request.POST and _needs_confirmation(plan)):
+            return dialog(request, "chat/_switch_dialog.html", {"model": model, "plan": plan_view(plan.as_dict())})
+        actions.request_switch(model, actor=actor)
+    except ActionRefused as exc:
+        return _refused(request, exc, f"Cannot switch to {model.name}")
+    return _done(request)
+
+
+@require_POST
+@signed_in
+def cancel(request: ChatRequest, pk: int) -> HttpResponse:
+    """Cancel a switch."""
+    job = get_object_or_404(SwitchJob, pk=pk)
+    try:
+        actions.cancel_job(job, actor=Actor.from_request(request, via="chat"))
+    except ActionRefused as exc:
+        return _refused(request, exc, "This cannot be cancelled")
+    return _done(request)
+
+
+def _needs_confirmation(plan: SwitchPlan) -> bool:
+    return bool(plan.evicted) or any(step.kind == StepKind.LOAD for step in plan.steps)
+
+
+def _done(request: ChatRequest) -> HttpResponse:
+    """The socket shows what happens next; without it, the page does."""
+    if not request.htmx:
+        return redirect(page_path(request))
+    return trigger_client_event(HttpResponse(status=204), "dialogDone")
+
+
+def _refused(request: ChatRequest, exc: ActionRefused, title: str) -> HttpResponse:
+    is_permission = isinstance(exc, NotAllowed) and "switch" in str(exc)
+    context = {
+        "title": title,
+        "sentence": MAY_NOT_SWITCH if is_permission else str(exc),
+        "hint": "" if is_permission else exc.hint,
+    }
+    return dialog(request, "chat/_refused_dialog.html", context, status=exc.status)

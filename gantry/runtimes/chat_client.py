@@ -1,0 +1,190 @@
+"""Streaming chat with any server that speaks OpenAI's chat completions, llama-server first.
+
+Source: POST /v1/chat/completions with `stream`, checked on llama-server builds 10068 and 11434. Its last chunk carries `usage` and
+`timings`; an error in the middle of an answer comes as one more `data:` line in the stream that began with status 200.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Any, TypedDict
+
+import httpx
+from httpx_sse import EventSource
+
+from gantry.planning.states import ErrorCode
+from gantry.runtimes.exceptions import RuntimeAway, RuntimeFault, RuntimeRefused
+
+CONNECT_SECONDS = 5.0
+# Between two chunks, not in all: a long answer may take as long as it likes, a long prompt is read for minutes on a CPU.
+SILENCE_SECONDS = 120.0
+# What a model definition may set for chat; anything else in `sampling` is not sent.
+SAMPLING_NAMES = frozenset({"temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "stop"})
+
+
+class ChatMessage(TypedDict):
+    """One message of the prompt."""
+
+    role: str  # user or assistant
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
+class ChatTarget:
+    """A server that answers. `base_url` is without /v1."""
+
+    base_url: str
+    api_key: str = field(default="", repr=False)
+    model_id: str = ""
+    silence_seconds: float = SILENCE_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class ChatDelta:
+    """A piece of an answer. The figures come with the last pieces, when the server tells them."""
+
+    text: str = ""
+    finish_reason: str = ""  # "stop" or "length" on the piece that ends the text, else ""
+    token_count: int | None = None  # tokens of the whole answer
+    tokens_per_second: float | None = None
+
+
+class ContextExceeded(RuntimeRefused):
+    """The prompt is longer than the model's context.
+
+    Attributes:
+        context_tokens: how many tokens fit, or None when the server does not say.
+    """
+
+    def __init__(self, detail: str, context_tokens: int | None) -> None:
+        super().__init__(detail)
+        self.context_tokens = context_tokens
+
+
+# Most specific first. The words follow the model's name in a sentence.
+_FAULTS: tuple[tuple[type[httpx.HTTPError], str], ...] = (
+    (httpx.ConnectTimeout, "could not be reached"),
+    (httpx.ConnectError, "could not be reached"),
+    (httpx.ReadTimeout, "went silent"),
+    (httpx.TimeoutException, "did not answer in time"),
+    (httpx.TransportError, "broke off in the middle"),
+    (httpx.HTTPError, "did not answer properly"),
+)
+_BROKE_OFF = "broke off in the middle"
+
+
+async def stream_chat(
+    target: ChatTarget, messages: Sequence[ChatMessage], sampling: Mapping[str, Any] | None = None
+) -> AsyncGenerator[ChatDelta, None]:
+    """Ask for an answer and yield it piece by piece, until the server says that it is done.
+
+    Closing the generator closes the connection, and with that the server stops generating.
+
+    Args:
+        messages: the conversation, oldest first; it ends with a question.
+        sampling: the model's defaults; names outside `SAMPLING_NAMES` are left out.
+
+    Raises:
+        ContextExceeded: the conversation is longer than the model's context.
+        RuntimeRefused: the server refused (key, parameter, an error while generating).
+        RuntimeAway: nothing listens, the connection broke, or nothing came for `silence_seconds`.
+    """
+    body = _request_body(target, messages, sampling or {})
+    headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    timeout = httpx.Timeout(target.silence_seconds, connect=CONNECT_SECONDS)
+    url = f"{target.base_url.rstrip('/')}/v1/chat/completions"
+    try:
+        # trust_env off: a proxy set for the outside has no business between Gantry and a model on loopback.
+        async with (
+            httpx.AsyncClient(timeout=timeout, trust_env=False) as client,
+            client.stream("POST", url, json=body, headers=headers) as response,
+        ):
+            if response.status_code != httpx.codes.OK:
+                raise _refusal(response.status_code, await response.aread())
+            async with aclosing(_deltas(EventSource(response))) as deltas:
+                async for delta in deltas:
+                    yield delta
+    except httpx.HTTPError as exc:
+        raise _away(exc) from exc
+
+
+def _request_body(target: ChatTarget, messages: Sequence[ChatMessage], sampling: Mapping[str, Any]) -> dict[str, Any]:
+    body = {name: value for name, value in sampling.items() if name in SAMPLING_NAMES}
+    body |= {"messages": list(messages), "stream": True, "stream_options": {"include_usage": True}}
+    return body | ({"model": target.model_id} if target.model_id else {})
+
+
+async def _deltas(source: EventSource) -> AsyncGenerator[ChatDelta, None]:
+    """The pieces in a stream.
+
+    Raises:
+        RuntimeAway: the stream ended before the server said that it was done.
+        RuntimeRefused: the stream told of an error, or is none.
+    """
+    if "text/event-stream" not in source.response.headers.get("content-type", ""):
+        raise RuntimeRefused("did not stream: its address may belong to another program")
+    is_finished = False
+    async with aclosing(source.aiter_sse()) as events:
+        async for event in events:
+            if event.data == "[DONE]":
+                return
+            delta = _delta(_parse(event.data))
+            is_finished = is_finished or bool(delta.finish_reason)
+            yield delta
+    if not is_finished:
+        raise RuntimeAway(_BROKE_OFF)
+
+
+def _parse(data: str) -> dict[str, Any]:
+    try:
+        chunk = json.loads(data)
+    except ValueError:
+        chunk = None
+    if not isinstance(chunk, dict):
+        raise RuntimeAway("sent something that is no answer")
+    if chunk.get("error"):
+        raise _fault_from(chunk["error"], status=0)
+    return chunk
+
+
+def _delta(chunk: Mapping[str, Any]) -> ChatDelta:
+    choice: Mapping[str, Any] = next(iter(chunk.get("choices") or ()), {})
+    timings = chunk.get("timings") or {}
+    usage = chunk.get("usage") or {}
+    return ChatDelta(
+        text=(choice.get("delta") or {}).get("content") or "",
+        finish_reason=choice.get("finish_reason") or "",
+        token_count=timings.get("predicted_n") or usage.get("completion_tokens"),
+        tokens_per_second=timings.get("predicted_per_second"),
+    )
+
+
+def _away(exc: httpx.HTTPError) -> RuntimeAway:
+    return RuntimeAway(next(words for kind, words in _FAULTS if isinstance(exc, kind)))
+
+
+def _refusal(status: int, body: bytes) -> RuntimeFault:
+    """The fault behind an answer that is not 200."""
+    try:
+        error = json.loads(body).get("error", {})
+    except (ValueError, AttributeError):
+        error = {}
+    return _fault_from(error, status)
+
+
+def _fault_from(error: Any, status: int) -> RuntimeFault:
+    """The fault behind an error object; `status` is 0 for one that came inside a stream."""
+    details: dict[str, Any] = error if isinstance(error, dict) else {"message": str(error)}
+    message = str(details.get("message") or "").strip()[:300]
+    code = status or details.get("code")
+    # Named by type since build 6000; before that only the words told it.
+    if details.get("type") == "exceed_context_size_error" or "exceeds the available context" in message:
+        return ContextExceeded(message, details.get("n_ctx"))
+    if code in {401, 403}:
+        return RuntimeRefused("refused Gantry's key", code=ErrorCode.UNAUTHORISED)
+    if code == httpx.codes.SERVICE_UNAVAILABLE:
+        return RuntimeAway("is still loading")
+    return RuntimeRefused(f"refused: {message}" if message else f"refused with status {code}")

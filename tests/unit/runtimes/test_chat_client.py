@@ -1,0 +1,142 @@
+"""The streaming chat client against a real HTTP server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from typing import Any
+
+import pytest
+
+from gantry.planning.states import ErrorCode
+from gantry.runtimes.chat_client import ChatDelta, ChatMessage, ChatTarget, ContextExceeded, stream_chat
+from gantry.runtimes.exceptions import RuntimeAway, RuntimeFault, RuntimeRefused
+from tests.fakes.openai_server import OpenAIServer, openai_server
+
+QUESTION: list[ChatMessage] = [{"role": "user", "content": "Say hello"}]
+
+
+async def ask(fake: OpenAIServer, sampling: dict[str, Any] | None = None, silence: float = 5.0) -> list[ChatDelta]:
+    target = ChatTarget(fake.base_url, "the-key", "m", silence_seconds=silence)
+    return [delta async for delta in stream_chat(target, QUESTION, sampling)]
+
+
+async def test_an_answer_comes_in_pieces_and_ends_with_its_figures() -> None:
+    async with openai_server() as fake:
+        deltas = await ask(fake)
+    assert [delta.text for delta in deltas if delta.text] == ["Hel", "lo ", "there"]
+    assert [delta.finish_reason for delta in deltas if delta.finish_reason] == ["stop"]
+    assert (deltas[-1].token_count, deltas[-1].tokens_per_second) == (3, 42.0)
+
+
+async def test_the_key_and_only_the_known_sampling_values_are_sent() -> None:
+    async with openai_server() as fake:
+        await ask(fake, {"temperature": 0.2, "stop": ["\n"], "logit_bias": {"1": -100}})
+    assert fake.keys == ["Bearer the-key"]
+    assert fake.requests[0]["temperature"] == 0.2
+    assert fake.requests[0]["stop"] == ["\n"]
+    assert "logit_bias" not in fake.requests[0]
+
+
+def test_the_key_is_not_in_the_repr() -> None:
+    assert "secret" not in repr(ChatTarget("http://x", "secret"))
+
+
+async def test_nothing_listens_is_away() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(RuntimeAway, match="could not be reached"):
+        await ask(OpenAIServer(base_url=f"http://127.0.0.1:{port}"))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"break_after": 1}, "broke off"),
+        ({"hang_after": 1}, "went silent"),
+        ({"pieces": ["x"], "first_delay_seconds": 2}, "went silent"),
+    ],
+)
+async def test_a_stream_that_does_not_end_is_away(settings: dict[str, Any], words: str) -> None:
+    async with openai_server(**settings) as fake:
+        with pytest.raises(RuntimeAway, match=words):
+            await ask(fake, silence=0.2)
+
+
+async def test_an_error_inside_a_stream_is_raised_after_the_pieces() -> None:
+    texts: list[str] = []
+
+    async def read(fake: OpenAIServer) -> None:
+        async for delta in stream_chat(ChatTarget(fake.base_url), QUESTION):
+            texts.append(delta.text)
+
+    async with openai_server(error_after=2) as fake:
+        with pytest.raises(RuntimeRefused, match="the slot died"):
+            await read(fake)
+    assert texts == ["Hel", "lo "]
+
+
+@pytest.mark.parametrize(
+    ("status", "error", "expected", "code"),
+    [
+        (401, {"message": "Invalid API Key", "code": 401}, RuntimeRefused, ErrorCode.UNAUTHORISED),
+        (503, {"message": "Loading model", "code": 503}, RuntimeAway, ErrorCode.RUNTIME_UNREACHABLE),
+        (400, {"message": "bad template"}, RuntimeRefused, ErrorCode.BAD_PARAMETER),
+        (500, "plain words", RuntimeRefused, ErrorCode.BAD_PARAMETER),
+    ],
+)
+async def test_a_refusal_is_mapped(status: int, error: Any, expected: type[RuntimeFault], code: ErrorCode) -> None:
+    async with openai_server(status=status, error_body=json.dumps({"error": error}).encode()) as fake:
+        with pytest.raises(expected) as caught:
+            await ask(fake)
+    assert caught.value.code == code
+
+
+async def test_a_refusal_without_json_names_the_status() -> None:
+    async with openai_server(status=502, error_body=b"<html>") as fake:
+        with pytest.raises(RuntimeRefused, match="502"):
+            await ask(fake)
+
+
+@pytest.mark.parametrize("named", [True, False])
+async def test_a_conversation_that_is_too_long_says_how_much_fits(named: bool) -> None:
+    error: dict[str, Any] = {
+        "message": "request (3031 tokens) exceeds the available context size (512 tokens)",
+        "n_ctx": 512,
+    }
+    if named:
+        error["type"] = "exceed_context_size_error"
+    async with openai_server(status=400, error_body=json.dumps({"error": error}).encode()) as fake:
+        with pytest.raises(ContextExceeded) as caught:
+            await ask(fake)
+    assert caught.value.context_tokens == 512
+
+
+async def test_a_page_instead_of_a_stream_is_refused() -> None:
+    async with openai_server(content_type=b"text/html") as fake:
+        with pytest.raises(RuntimeRefused, match="another program"):
+            await ask(fake)
+
+
+async def test_closing_the_generator_hangs_up() -> None:
+    async with openai_server(delay_seconds=0.02, pieces=["x"] * 500) as fake:
+        stream = stream_chat(ChatTarget(fake.base_url), QUESTION)
+        await anext(stream)
+        await stream.aclose()
+        await asyncio.wait_for(fake.disconnected.wait(), 2)
+
+
+@pytest.mark.parametrize("chunk", [b"data: {oops\n\n", b"data: [1]\n\n"])
+async def test_a_chunk_that_is_no_json_object_is_away(chunk: bytes) -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + chunk)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        with pytest.raises(RuntimeAway, match="no answer"):
+            await ask(OpenAIServer(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
