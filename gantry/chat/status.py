@@ -12,7 +12,7 @@ from datetime import timedelta
 from django.utils import timezone
 
 from gantry.live import JobSnapshot
-from gantry.planning.states import JobState, ModelState
+from gantry.planning.states import JobKind, JobState, ModelState
 from gantry.planning.wording import wording
 from models_admin import overview
 from models_admin.models import ModelDefinition, SwitchJob
@@ -76,6 +76,11 @@ class ChatStatus:
     def is_locked(self) -> bool:
         """The input is locked because something is being changed."""
         return self.job is not None
+
+    @property
+    def can_choose(self) -> bool:
+        """Another model can be chosen: also while a switch runs, which is then taken over from."""
+        return self.job is None or self.job["kind"] == JobKind.SWITCH
 
     @property
     def can_send(self) -> bool:

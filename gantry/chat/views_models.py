@@ -16,6 +16,7 @@ from models_admin.actor import Actor
 from models_admin.exceptions import ActionRefused, NotAllowed
 from models_admin.models import ModelDefinition, SwitchJob
 from models_admin.plan_view import plan_view
+from models_admin.snapshots import job_snapshot
 
 
 @require_http_methods(["GET", "POST"])
@@ -26,12 +27,20 @@ def switch(request: ChatRequest, pk: int) -> HttpResponse:
     actor = Actor.from_request(request, via="chat")
     try:
         plan = actions.preview(model, actor=actor)
-        if request.method == "GET" or ("confirmed" not in request.POST and _needs_confirmation(plan)):
-            return dialog(request, "chat/_switch_dialog.html", {"model": model, "plan": plan_view(plan.as_dict())})
-        actions.request_switch(model, actor=actor)
+        taken_over = actions.switch_to_take_over(model)
+        is_asked = "confirmed" in request.POST or not (taken_over or _needs_confirmation(plan))
+        if request.method == "POST" and is_asked:
+            decision = actions.request_switch(model, actor=actor, confirm="confirm" in request.POST)
+            if decision.status != "needs_confirmation":
+                return _done(request)
     except ActionRefused as exc:
         return _refused(request, exc, f"Cannot switch to {model.name}")
-    return _done(request)
+    context = {
+        "model": model,
+        "plan": plan_view(plan.as_dict()),
+        "taken_over": job_snapshot(taken_over) if taken_over else None,
+    }
+    return dialog(request, "chat/_switch_dialog.html", context)
 
 
 @require_POST

@@ -12,6 +12,7 @@ from django.contrib.auth.models import User
 from models_admin import job_moves
 from models_admin.models import ModelDefinition, ModelInstance, Runtime, SwitchJob
 from tests.factories import make_job, make_model
+from tests.functional.admin_world import loading_job
 from tests.functional.chat_world import HTMX, serve, signed_in
 
 
@@ -124,3 +125,22 @@ def test_only_the_one_who_asked_can_cancel(
     assert signed_in(member).post(f"/jobs/{job.pk}/cancel/", headers=HTMX).status_code == 204
     job.refresh_from_db()
     assert job.state == "cancelled"
+
+
+def test_choice_during_a_switch_says_what_it_takes_over_from(
+    null_runtime: Runtime, admin_person: User, member: User
+) -> None:
+    serve(null_runtime)
+    running = loading_job(make_model(null_runtime, name="Gemma"), admin_person)
+    third = make_model(null_runtime, name="Third")
+    client = signed_in(member)
+
+    page = client.post(f"/models/{third.pk}/switch/", headers=HTMX).content.decode()
+    assert "Switching to Gemma is 52 % done" in page
+    assert "Cancel it and switch to Third" in page
+    assert f'action="/models/{third.pk}/switch/"' in client.get("/").content.decode()
+
+    client.post(f"/models/{third.pk}/switch/", {"confirmed": "1", "confirm": "1"}, headers=HTMX)
+    running.refresh_from_db()
+    assert running.superseded_by is not None
+    assert running.superseded_by.target == third
