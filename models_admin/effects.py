@@ -167,6 +167,7 @@ class DatabaseEffects:
         with transaction.atomic():
             ModelInstance.objects.filter(instance_id=instance_id).delete()
             self._models_changed()
+        memory.refresh_pool(self._job.pool)  # the memory bar loses its segment: its figures must go with it
 
     def activate(self, model_id: str) -> None:
         """From now on this model is the one that serves."""

@@ -12,6 +12,7 @@ from gantry.runtimes.null import Failure, NullWorld
 from models_admin import actions, job_moves, memory, running
 from models_admin.actor import Actor
 from models_admin.audit import AuditEvent
+from models_admin.effects import DatabaseEffects
 from models_admin.models import AuditEntry, LoadRecord, MemoryPool, ModelDefinition, ModelInstance, SwitchJob
 from tests.factories import make_job
 
@@ -225,3 +226,14 @@ def test_memory_that_cannot_be_read_ends_the_job_and_leaves_what_serves(
     assert (job.state, job.error_code) == (JobState.FAILED, ErrorCode.MEMORY_UNREADABLE)
     assert job.error_text.endswith("the GPU driver does not answer")
     assert active() == "small"
+
+
+def test_memory_that_people_see_follows_an_unload_in_the_middle_of_a_switch(
+    small: ModelDefinition, admin_person: User, pool: MemoryPool
+) -> None:
+    job = switch(small, admin_person)
+    pool.refresh_from_db()
+    assert pool.held_bytes == 600_000_000
+    DatabaseEffects(job).instance_gone(str(ModelInstance.objects.get().instance_id))
+    pool.refresh_from_db()
+    assert (pool.held_bytes, pool.free_bytes) == (0, pool.total_bytes)
