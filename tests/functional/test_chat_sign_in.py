@@ -25,9 +25,7 @@ def test_wrong_password_says_what_to_do_and_keeps_the_name(client: Client, outsi
     assert "wrong" not in page
 
 
-def test_too_many_attempts_are_told_when_to_try_again(
-    client: Client, outsider: User, settings: Settings
-) -> None:
+def test_too_many_attempts_are_told_when_to_try_again(client: Client, outsider: User, settings: Settings) -> None:
     settings.AXES_ENABLED, settings.AXES_FAILURE_LIMIT = True, 2
     wrong = {"username": "oda", "password": "wrong"}
     for _ in range(2):
