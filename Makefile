@@ -48,7 +48,7 @@ check-types: .check-tools
 
 .PHONY: check-templates
 check-templates: .check-tools
-	@$(BIN)/djlint --quiet --check templates
+	@$(BIN)/djlint --check templates
 	@$(BIN)/djlint --quiet --lint templates
 
 .PHONY: check-django

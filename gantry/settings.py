@@ -208,6 +208,7 @@ UNFOLD: dict[str, Any] = {
                         "link": reverse_lazy("admin:models_admin_auditentry_changelist"),
                         "permission": _may_view("models_admin.view_auditentry"),
                     },
+                    {"title": "Chat", "icon": "chat", "link": "/", "active": False},
                 ],
             },
             {
@@ -225,7 +226,6 @@ UNFOLD: dict[str, Any] = {
                         "link": reverse_lazy("admin:auth_group_changelist"),
                         "permission": _may_view("auth.view_group"),
                     },
-                    {"title": "Chat", "icon": "chat", "link": "/", "active": False},
                 ],
             },
         ],

@@ -186,6 +186,8 @@ def _words(state: ModelState, model: ModelDefinition, instance: ModelInstance | 
 def _pool_view(pool: MemoryPool, held: Sequence[tuple[ModelDefinition, ModelInstance]]) -> PoolView:
     total = max(1, pool.total_bytes)
     parts = [(model.name, "model", instance.held_bytes) for model, instance in held if model.runtime.pool_id == pool.pk]
+    # Held by a process that is loading: it has no figure of its own until it is ready.
+    parts += [("Loading", "model", max(0, pool.held_bytes - sum(size for _, _, size in parts)))]
     parts += [("Other programs", "others", pool.others_bytes), ("Free", "free", pool.free_bytes)]
     return PoolView(
         pool=pool,

@@ -133,6 +133,8 @@ def _refresh(record: ModelInstance, instance: RunningInstance, adapter: Adapter)
         held_bytes=held,
         busy_count=busy,
     )
+    if busy != record.busy_count:
+        live.publish_models_changed([record.model.model_id], event_id=f"busy-{uuid.uuid4()}")
 
 
 def _note_crash(record: ModelInstance, instance: RunningInstance | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 MOST_BEFORE_THE_END = 99.0  # percent; 100 is said of what is done
-LIVE_RATE_FROM = 0.1  # fraction of a step from which its own pace tells something
+LIVE_RATE_FROM = 0.25  # fraction of a step from which its own pace tells something: before, most of it was start-up
 GRACE_SECONDS = 1.0  # a step this little over its time is about to end; more than that, and nobody knows
 
 

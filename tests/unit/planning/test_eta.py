@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gantry.planning.eta import overall_percent, remaining_seconds
+from gantry.planning.eta import LIVE_RATE_FROM, overall_percent, remaining_seconds
 
 seconds = st.floats(0, 1e6)
 plans = st.lists(seconds, min_size=1, max_size=8)
@@ -34,14 +34,14 @@ def test_percent_never_falls(expected: list[float], moments: list[tuple[int, flo
 
 
 def test_before_there_is_a_pace_the_estimate_counts() -> None:
-    assert remaining_seconds([10.0, 5.0], 0, 0.05, 2.0) == pytest.approx(13)
+    assert remaining_seconds([10.0, 5.0], 0, 0.2, 2.0) == pytest.approx(13)
 
 
 def test_pace_of_the_step_corrects_the_estimate() -> None:
     # Half done after 20 s where 10 s were expected for all of it: 20 s more.
     assert remaining_seconds([10.0, 5.0], 0, 0.5, 20.0) == pytest.approx(25)
-    # A quarter done after 1 s: the pace says 3 s, the estimate 9 s; the pace has a quarter of the say.
-    assert remaining_seconds([10.0], 0, 0.25, 1.0) == pytest.approx(0.25 * 3 + 0.75 * 9)
+    # Four tenths done after 2 s: the pace says 3 s, the estimate 8 s; the pace has four tenths of the say.
+    assert remaining_seconds([10.0], 0, 0.4, 2.0) == pytest.approx(0.4 * 3 + 0.6 * 8)
 
 
 def test_past_the_estimate_without_a_pace_nobody_knows() -> None:
@@ -58,5 +58,5 @@ def test_finished_step_leaves_the_rest() -> None:
 def test_remaining_is_never_negative(expected: list[float], index: int, fraction: float, elapsed: float) -> None:
     left = remaining_seconds(expected, index, fraction, elapsed)
     assert left is None or left >= 0
-    if fraction > 0.1 and elapsed > 0:
+    if fraction > LIVE_RATE_FROM and elapsed > 0:
         assert left is not None
