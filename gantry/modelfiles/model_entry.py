@@ -11,6 +11,7 @@ from gantry.runtimes.typed_fields import got
 
 MODEL_ID: Final = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._:/+-]{0,199}\Z")
 LONGEST_CONTEXT: Final = 2**31 - 1
+LARGEST_SIZE: Final = 2**63 - 1  # bytes; what a database takes
 MOST_TAGS: Final = 20
 
 _SIZE = re.compile(r"^~?\s*(?P<number>\d{1,12}(\.\d{1,9})?)\s*(?P<unit>[KMGT]?)(?P<binary>i?)B?$", re.IGNORECASE)
@@ -48,7 +49,8 @@ def parse_size(text: str) -> int | None:
         return None
     base = 1024 if match["binary"] else 1000
     factor: int = base ** _POWERS[match["unit"].upper()]
-    return round(float(match["number"]) * factor)
+    size = round(float(match["number"]) * factor)
+    return size if size <= LARGEST_SIZE else None
 
 
 def parse_context(text: str) -> int | None:
@@ -65,6 +67,11 @@ def text_error(text: str, limit: int, *, many_lines: bool = False) -> str:
     if _UNPRINTABLE.search(text):
         return "must not contain control characters"
     return "must be one line" if not many_lines and ("\n" in text or "\r" in text) else ""
+
+
+def printable(text: str) -> str:
+    """The text with lone surrogates as escapes: no page takes them, and the name of a file that is no UTF-8 has them."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def tags_error(tags: Any) -> str:

@@ -22,7 +22,7 @@ def _number(value: Any) -> Any:
 
 
 _Number = BeforeValidator(_number)
-_StopWord = Annotated[str, Field(min_length=1, max_length=200)]
+_StopWord = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00]+\z")]  # PostgreSQL stores no NUL
 _StopWords = Annotated[list[_StopWord], Field(max_length=16, description=_STOP_WORDS)]
 
 

@@ -11,6 +11,7 @@ from gantry.modelfiles.exceptions import ModelFileInvalid
 from gantry.modelfiles.gguf_file import GGUFFacts, is_later_shard, read_gguf
 
 MOST_FILES = 10_000  # GGUF files looked at in one scan; a folder with more was not meant
+MOST_FOLDERS = 50_000  # folders looked through in one scan: some seconds; nobody meant all of a disk
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,8 @@ def scan_folder(folder: Path) -> ScanResult:
 
 def _gguf_files(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[Path]:
     """Files that stand for a model: each single file, and the first shard that is there of each set."""
-    if not folder.is_dir():
-        problems.append((folder, "is not a folder" if folder.exists() else "is not there"))
+    if problem := _folder_problem(folder):
+        problems.append((folder, problem))
         return
     sets: set[tuple[Path, str]] = set()
     files: set[tuple[int, int] | None] = {None}  # None: a link that leads nowhere
@@ -64,6 +65,16 @@ def _gguf_files(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[Path
             files.add(identity)
             sets.add(shard_set)
             yield path
+
+
+def _folder_problem(folder: Path) -> str:
+    """Why there is nothing to look through; "" when there is."""
+    try:
+        if folder.is_dir():
+            return ""
+        return "is not a folder" if folder.exists() else "is not there"
+    except OSError as exc:  # a name that is too long, a folder that may not be entered
+        return f"cannot be looked at: {exc.strerror or exc}"
 
 
 def _folders(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[tuple[Path, list[str]]]:
@@ -79,6 +90,9 @@ def _folders(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[tuple[P
             folders.clear()
             continue
         seen.add(identity)
+        if len(seen) > MOST_FOLDERS:
+            problems.append((folder, f"holds more than {MOST_FOLDERS:,} folders; the rest was left out"))
+            return
         folders.sort()
         yield Path(parent), names
 

@@ -15,6 +15,7 @@ from typing_extensions import override
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from gantry.modelfiles.exceptions import ModelsYAMLInvalid
+from gantry.modelfiles.model_entry import printable
 from gantry.runtimes.typed_fields import got, unknown_key_text
 
 LARGEST_FILE = 1024**2  # bytes
@@ -108,7 +109,7 @@ class Notes:
         """Note an error at a node."""
         line = node.start_mark.line + 1
         place = f"{self._file_name} line {line}"
-        self.errors.append((line, f"{place}, {path}" if path else place, message))
+        self.errors.append((line, printable(f"{place}, {path}" if path else place), printable(message)))
         return ABSENT
 
     def raise_any(self) -> None:

@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from gantry.modelfiles.exceptions import ModelFileInvalid
+from gantry.modelfiles.gguf_file import read_gguf
 from gantry.planning.states import ErrorCode
 from gantry.runtimes import llama_shim
 from gantry.runtimes.base import (
@@ -194,7 +196,7 @@ class LlamaServerRuntime:
                 yield meter.ready()
                 return
             if _is_over(folder, keeper):
-                raise _failure(folder)
+                raise _failure(folder, request.path)
             if time.monotonic() - told_at >= TELL_SECONDS:
                 told_at = time.monotonic()
                 if is_cancelled():
@@ -311,14 +313,26 @@ def _is_over(folder: InstanceFolder, keeper: subprocess.Popen[bytes]) -> bool:
     return keeper.poll() is not None and not folder.is_alive
 
 
-def _failure(folder: InstanceFolder) -> LoadFailed:
+def _failure(folder: InstanceFolder, path: Path) -> LoadFailed:
     log = folder.log_tail(200)
     ending = folder.ending
     code, detail = explain(ending, log, was_ready=False)
+    # llama-server writes its log from a thread of its own, and may end before the line that names the cause is out.
+    if code == ErrorCode.LOAD_FAILED and (damage := _damage(path)):
+        code, detail = ErrorCode.FILE_DAMAGED, damage
     if code == ErrorCode.LOAD_FAILED and is_taken(folder.spec["port"]):
         # A server that ends at once may take its last words with it: they are written by a thread of its own.
         code = ErrorCode.PORT_TAKEN
     return LoadFailed(detail, code=code, log_tail=log[-LOG_LINES:], exit_text=ending.text)
+
+
+def _damage(path: Path) -> str:
+    """What is wrong with a model's file, as a sentence; "" when nothing can be seen from its header."""
+    try:
+        read_gguf(path)
+    except ModelFileInvalid as exc:
+        return f"It {exc.reason}."
+    return ""
 
 
 def _describe_dead(folder: InstanceFolder, started_at: float | None) -> RunningInstance:

@@ -52,9 +52,9 @@ class Demo:
         )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """Started once for all browser tests."""
+    """Started once for all browser tests, and ended with the last of them."""
     stack = start_stack(tmp_path_factory.mktemp("demo"), {"GANTRY_MEMORY": ""}, ["--demo"])
     try:
         made = stack.manage("shell", "-v", "0", "-c", PEOPLE)
@@ -64,9 +64,12 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
         stack.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Browser]:
-    """One browser; each person gets a context of their own."""
+    """One browser; each person gets a context of their own.
+
+    Ended with the last browser test: Playwright keeps an event loop running, beside which no asynchronous test could run.
+    """
     if CHROMIUM is None:
         pytest.skip("Chromium is not installed: apt install chromium")
     with sync_playwright() as playwright:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import time
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from gantry.planning.states import ErrorCode
 from gantry.runtimes import llama_server
 from gantry.runtimes.exceptions import LoadCancelled, LoadFailed, RuntimeRefused
-from gantry.runtimes.llama_server import LlamaServerRuntime
+from gantry.runtimes.llama_instance import InstanceFolder
+from gantry.runtimes.llama_server import LlamaServerRuntime, _failure
 from tests.integration.llama_server.helpers import (
     assert_nothing_left,
     load,
@@ -122,3 +124,12 @@ def test_wrong_processor_is_told_as_such(models: Path, tmp_path: Path) -> None:
     with pytest.raises(LoadFailed) as failure:
         load(make_runtime(tmp_path, foreign), request_for(models / "tiny.gguf"))
     assert failure.value.code == ErrorCode.WRONG_CPU
+
+
+def test_damaged_file_is_named_also_when_the_log_says_nothing(models: Path, tmp_path: Path) -> None:
+    folder = InstanceFolder.of(tmp_path, "00000000-0000-0000-0000-000000000001")
+    folder.create({"argv": []}, "key")
+    folder.write("exit.json", json.dumps({"code": 1, "signal": None, "errno": None}))
+    failure = _failure(InstanceFolder(folder.path), models / "page.gguf")
+    assert failure.code == ErrorCode.FILE_DAMAGED
+    assert failure.detail.startswith("It ")
