@@ -98,8 +98,11 @@ class _Run:
         }
 
     def run(self) -> Outcome:
-        index = 0
+        loads = [index for index, step in enumerate(self._plan.steps) if step.kind == StepKind.LOAD]
+        index = loads[0] if loads else 0
         try:
+            if loads:
+                self._check_target()
             for index, step in enumerate(self._plan.steps):
                 self._check_cancelled()
                 self._doing[step.kind](index, step)
@@ -111,6 +114,10 @@ class _Run:
         if self._plan.target_id:
             self._effects.activate(self._plan.target_id)
         return Outcome(JobState.SUCCEEDED, self._final_text())
+
+    def _check_target(self) -> None:
+        """What cannot be loaded is refused while everything still stands as it was."""
+        self._runtime.check_load(self._effects.load_request(self._plan.target_id))
 
     # Steps
 

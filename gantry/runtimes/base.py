@@ -121,6 +121,16 @@ class Runtime(Protocol):
         """Everything it holds now, and what died since it was last forgotten."""
         ...
 
+    def check_load(self, request: LoadRequest) -> None:
+        """Refuse a load that cannot work, as far as that can be told without starting it. Changes nothing.
+
+        Asked before anything is unloaded for the model.
+
+        Raises:
+            LoadFailed, RuntimeRefused: with the cause, as `load` would raise it.
+        """
+        ...
+
     def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
         """Load a model; yields at each sign of progress and ends after `LoadStage.READY`.
 

@@ -124,6 +124,13 @@ class LlamaServerRuntime:
 
     # Loading
 
+    def check_load(self, request: LoadRequest) -> None:
+        """Whether the file is there and this build understands every parameter."""
+        build = self._build()
+        _check_file(request.path)
+        template = Path("template.jinja") if request.chat_template else None
+        build_arguments(build, request, port=1, template=template)
+
     def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
         """Start a server with the model and follow it until it answers.
 

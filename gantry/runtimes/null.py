@@ -55,6 +55,7 @@ class NullWorld:
     verify_seconds: float = 0.0
     is_away: bool = False  # every call raises RuntimeAway
     failures: dict[str, Failure] = field(default_factory=dict)  # model id -> how its load fails
+    refused: dict[str, ErrorCode] = field(default_factory=dict)  # model id -> why it is refused before anything happens
     stalls: dict[str, float] = field(default_factory=dict)  # model id -> fraction at which its load stands still
     stuck_unloads: set[str] = field(default_factory=set)  # model ids that will not unload
     silent: set[str] = field(default_factory=set)  # model ids that fail to answer when verified
@@ -144,6 +145,12 @@ class NullRuntime:
         world = self._reach()
         with world.lock:
             return tuple(world.instances.values())
+
+    def check_load(self, request: LoadRequest) -> None:
+        """Refuse what the world says it refuses."""
+        code = self._reach().refused.get(request.model_id)
+        if code is not None:
+            raise RuntimeRefused("The null runtime was told to refuse this model.", code=code)
 
     def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
         """Pretend to load, in small steps, for the world's `load_seconds`."""

@@ -133,3 +133,15 @@ def test_damaged_file_is_named_also_when_the_log_says_nothing(models: Path, tmp_
     failure = _failure(InstanceFolder(folder.path), models / "page.gguf")
     assert failure.code == ErrorCode.FILE_DAMAGED
     assert failure.detail.startswith("It ")
+
+
+def test_what_cannot_work_is_refused_before_anything_is_started(
+    runtime: LlamaServerRuntime, models: Path, tmp_path: Path
+) -> None:
+    runtime.check_load(request_for(models / "tiny.gguf"))
+    with pytest.raises(RuntimeRefused, match="--no-such-flag"):
+        runtime.check_load(request_for(models / "tiny.gguf", extra_args=["--no-such-flag"]))
+    with pytest.raises(LoadFailed) as failure:
+        runtime.check_load(request_for(models / "absent.gguf"))
+    assert failure.value.code == ErrorCode.NOT_DOWNLOADED
+    assert_nothing_left(runtime, tmp_path)

@@ -90,6 +90,15 @@ def test_model_that_gives_no_token_is_never_activated(bench: Bench) -> None:
     assert bench.held == ["old"]
 
 
+def test_target_that_the_runtime_refuses_costs_nothing(bench: Bench) -> None:
+    bench.world.refused["new"] = ErrorCode.BAD_PARAMETER
+    outcome = bench.run()
+    assert (outcome.state, outcome.error_code, outcome.aftermath) == (JobState.FAILED, ErrorCode.BAD_PARAMETER, "")
+    assert bench.held == ["old"]
+    assert bench.effects.calls == []
+    assert [(report.index, report.state) for report in bench.effects.reports] == [(3, StepState.FAILED)]  # the load
+
+
 def test_rollback_that_fails_too_says_so(bench: Bench) -> None:
     bench.world.failures = {"new": Failure(), "old": Failure()}
     outcome = bench.run()
