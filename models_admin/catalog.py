@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,9 +16,9 @@ from typing_extensions import override
 from gantry import live
 from gantry.modelfiles.exceptions import ModelsYAMLInvalid
 from gantry.modelfiles.gguf_file import GGUFFacts
-from gantry.modelfiles.model_entry import ModelEntry, text_error
+from gantry.modelfiles.model_entry import ModelEntry, printable, text_error
 from gantry.modelfiles.models_yaml import dump_models_yaml, parse_models_yaml
-from gantry.modelfiles.scan import scan_folder
+from gantry.modelfiles.scan import ScanResult, scan_folder
 from models_admin import audit
 from models_admin.actor import Actor
 from models_admin.audit import AuditEvent
@@ -30,6 +30,7 @@ from models_admin.model_files import (
     resolve_path,
     short_path,
     stamp_of,
+    without_tilde,
 )
 from models_admin.models import ModelDefinition, Runtime
 from models_admin.specs import parameters_hash, spec_for, specs_for
@@ -77,6 +78,9 @@ class ImportReport:
     created: tuple[str, ...]
     changed: tuple[str, ...]
     unchanged: tuple[str, ...]
+    damaged: tuple[tuple[str, str], ...] = field(
+        default=(), kw_only=True
+    )  # whose file is there and cannot be used, why
 
     @override
     def __str__(self) -> str:
@@ -88,7 +92,7 @@ class ImportReport:
 class ScanReport(ImportReport):
     """What a scan did, and which files it could make nothing of: (path, why)."""
 
-    problems: tuple[tuple[Path, str], ...] = field(default=())
+    problems: tuple[tuple[Path, str], ...] = field(default=())  # fit to be shown, whatever bytes a file's name has
 
 
 def import_models_yaml(text: str, *, file_name: str, actor: Actor) -> ImportReport:
@@ -110,8 +114,10 @@ def import_models_yaml(text: str, *, file_name: str, actor: Actor) -> ImportRepo
         report = _take_over(entries, actor)
         _finish(AuditEvent.MODELS_IMPORT, actor, file_name, report)
     # Outside of the transaction: reading 200 files takes seconds, for which nobody else could write.
-    refresh_availability(_models_with_ids(entry.model_id for entry in entries))
-    return report
+    models = _models_with_ids(entry.model_id for entry in entries)
+    refresh_availability(models)
+    problems = ((model.model_id, model.metadata.get("problem", "")) for model in models)
+    return replace(report, damaged=tuple((model_id, problem) for model_id, problem in problems if problem))
 
 
 def import_folder(path: Path, *, actor: Actor) -> ScanReport:
@@ -119,10 +125,10 @@ def import_folder(path: Path, *, actor: Actor) -> ScanReport:
 
     Raises:
         NotAllowed: the actor may not add or change models.
-        InvalidDefinition: there is something to add and no runtime to load it with.
+        InvalidDefinition: it is no folder or cannot be read, or there is something to add and no runtime to load it with.
     """
     _require(actor)
-    found = scan_folder(path.expanduser().absolute())
+    found = _scanned(without_tilde(path).absolute())
     known = {_real(resolve_path(model)): model for model in ModelDefinition.objects.with_runtime() if model.path}
     old = [known[_real(facts.path)] for facts in found.models if _real(facts.path) in known]
     new = [facts for facts in found.models if _real(facts.path) not in known]
@@ -133,9 +139,9 @@ def import_folder(path: Path, *, actor: Actor) -> ScanReport:
             created=tuple(_create_all(new, problems, actor)),
             changed=tuple(changed),
             unchanged=tuple(model.model_id for model in old if model.model_id not in changed),
-            problems=tuple(problems),
+            problems=tuple((Path(printable(str(file))), printable(reason)) for file, reason in problems),
         )
-        _finish(AuditEvent.MODELS_SCAN, actor, str(path), report)
+        _finish(AuditEvent.MODELS_SCAN, actor, printable(str(path)), report)
     return report
 
 
@@ -207,6 +213,19 @@ def _entry(model: ModelDefinition) -> ModelEntry:
 # Scan of a folder
 
 
+def _scanned(folder: Path) -> ScanResult:
+    """What the folder holds.
+
+    Raises:
+        InvalidDefinition: nothing, for a reason that is the folder's own.
+    """
+    found = scan_folder(folder)
+    reasons = [(printable(str(folder)), reason) for path, reason in found.problems if path == folder]
+    if reasons and not found.models:
+        raise InvalidDefinition(f"{printable(str(folder))} cannot be scanned.", reasons)
+    return found
+
+
 def _create_all(found: Sequence[GGUFFacts], problems: list[tuple[Path, str]], actor: Actor) -> list[str]:
     """Definitions for what was found, as model ids; what cannot be stored is told in `problems`."""
     runtime = _default_runtime() if found else None
@@ -252,7 +271,9 @@ def _free_id(path: Path) -> str:
 def _free_name(facts: GGUFFacts) -> str:
     """The name that the file gives itself, with what tells it from a namesake."""
     taken = ModelDefinition.objects.filter(name=facts.name).exists()
-    name = f"{facts.name[:140]} {facts.quantization}" if taken else facts.name
+    name = (
+        f"{facts.name[:140]} {facts.quantization}" if taken else facts.name[:190]
+    )  # of 200, for there may come " (2)"
     return _first_free(name, " ({})", lambda text: ModelDefinition.objects.filter(name=text).exists())
 
 

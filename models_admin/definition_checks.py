@@ -7,7 +7,7 @@ from typing import Any
 
 from gantry.modelfiles.exceptions import ModelFileInvalid
 from gantry.modelfiles.gguf_file import read_gguf
-from gantry.modelfiles.model_entry import MODEL_ID, tags_error, text_error
+from gantry.modelfiles.model_entry import LARGEST_SIZE, LONGEST_CONTEXT, MODEL_ID, tags_error, text_error
 from gantry.modelfiles.sampling import validate_sampling
 from gantry.runtimes.llama_parameters import validate_extra_args, validate_parameters
 from gantry.runtimes.typed_fields import ParameterInvalid, got
@@ -68,6 +68,14 @@ def _check_id(name: str, value: Any) -> list[tuple[str, str]]:
     return [] if fits else [(name, f"may have letters, digits and . _ : / + - only {got(value)}")]
 
 
+def _check_number(most: int) -> _Check:
+    def check(name: str, value: Any) -> list[tuple[str, str]]:
+        fits = value is None or 0 <= value <= most
+        return [] if fits else [(name, f"must be a whole number of at least 0 and at most {most} {got(value)}")]
+
+    return check
+
+
 def _check_tags(name: str, value: Any) -> list[tuple[str, str]]:
     error = tags_error(value)
     return [(name, error)] if error else []
@@ -92,6 +100,11 @@ _CHECKS: dict[str, _Check] = {
     "name": _check_text(200, is_required=True),
     "description": _check_text(10_000, many_lines=True),
     "path": _check_path,
+    "size_bytes": _check_number(LARGEST_SIZE),
+    "context_length": _check_number(LONGEST_CONTEXT),
+    "quantization": _check_text(50),
+    "parameter_label": _check_text(50),
+    "architecture": _check_text(100),
     "parameters": _check_fields(validate_parameters),
     "extra_args": _check_extra_args,
     "chat_template": _check_text(200_000, many_lines=True),

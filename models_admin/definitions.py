@@ -26,7 +26,8 @@ def save_definition(model: ModelDefinition, *, changed: Sequence[str], actor: Ac
         before = {} if is_new else _values(ModelDefinition.objects.select_for_update().get(pk=model.pk), changed)
         if "path" in changed:
             model.metadata = {}  # what another file said
-        model.save()
+        # Only what was changed here: a worker may write how a load ended while somebody fills in the form.
+        model.save(update_fields=None if is_new else [*changed, "metadata", "updated_at"])
         catalog.refresh_availability([model])
         audit.write(
             audit.AuditEvent.MODEL_CREATE if is_new else audit.AuditEvent.MODEL_CHANGE,
@@ -38,6 +39,15 @@ def save_definition(model: ModelDefinition, *, changed: Sequence[str], actor: Ac
         _tell_all(model, "saved")
 
 
+def refuse_move(model: ModelDefinition) -> None:
+    """Check that a model's id and runtime may change: not while it is held or a job is about it, which know it by them.
+
+    Raises:
+        ModelInUse: they may not now.
+    """
+    _refuse_in_use(model, "changed")
+
+
 def delete_definition(model: ModelDefinition, *, actor: Actor) -> None:
     """Delete a definition; its file stays where it is.
 
@@ -47,7 +57,7 @@ def delete_definition(model: ModelDefinition, *, actor: Actor) -> None:
     with transaction.atomic():
         # Requests for a switch lock the pool too: none can begin between the look and the deletion.
         MemoryPool.objects.select_for_update().get(pk=model.runtime.pool_id)
-        _refuse_in_use(model)
+        _refuse_in_use(model, "deleted")
         audit.write(
             audit.AuditEvent.MODEL_DELETE,
             actor=actor,
@@ -58,13 +68,13 @@ def delete_definition(model: ModelDefinition, *, actor: Actor) -> None:
         model.delete()
 
 
-def _refuse_in_use(model: ModelDefinition) -> None:
+def _refuse_in_use(model: ModelDefinition, verb: str) -> None:
     if ModelInstance.objects.filter(model=model).exists():
-        raise ModelInUse(f"{model.name} is loaded, so it cannot be deleted.", "Unload it first.")
+        raise ModelInUse(f"{model.name} is loaded, so it cannot be {verb}.", "Unload it first.")
     job = SwitchJob.objects.unfinished().filter(target=model).first()
     if job is not None:
         raise ModelInUse(
-            f"{model.name} cannot be deleted while switch #{job.pk} is about it.",
+            f"{model.name} cannot be {verb} while switch #{job.pk} is about it.",
             "Wait until it has ended, or cancel it.",
         )
 

@@ -10,11 +10,13 @@ from django.core.exceptions import ValidationError
 from typing_extensions import override
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
-from models_admin import catalog
-from models_admin.exceptions import InvalidDefinition
+from models_admin import catalog, definitions
+from models_admin.exceptions import InvalidDefinition, ModelInUse
 from models_admin.models import ModelDefinition
 
 MOST_YAML_BYTES = 1_000_000  # a file with thousands of models is far smaller
+_IDENTITY = ("model_id", "runtime")
+MOST_DIGITS = 100  # of a whole number; Python itself refuses thousands, with another sentence
 
 
 class JSONTextField(forms.JSONField):
@@ -30,8 +32,8 @@ class JSONTextField(forms.JSONField):
     def to_python(self, value: Any) -> Any:
         if isinstance(value, str) and value.strip():
             try:
-                value = json.loads(value)
-            except ValueError as exc:
+                value = _decoded_json(value)
+            except (ValueError, RecursionError) as exc:
                 raise ValidationError(_json_error(exc), code="invalid") from exc
         if value in (None, ""):
             return self.kind()
@@ -42,8 +44,13 @@ class JSONTextField(forms.JSONField):
         return value
 
     @override
+    def bound_data(self, data: Any, initial: Any) -> Any:
+        """What somebody typed comes back as it was, whatever it is."""
+        return data
+
+    @override
     def prepare_value(self, value: Any) -> Any:
-        if isinstance(value, str):  # what somebody typed comes back as it was
+        if isinstance(value, str):
             return value
         return json.dumps(value, indent=2, ensure_ascii=False) if value else ""
 
@@ -104,7 +111,21 @@ class ModelDefinitionForm(forms.ModelForm):  # type: ignore[type-arg]  # not sub
         except InvalidDefinition as exc:
             for place, message in exc.errors:
                 self._note(place, message)
+        self._check_move()
         return cleaned
+
+    def _check_move(self) -> None:
+        """What names the model to its process, and where that is, stays as long as there is one."""
+        moved = [
+            name for name in _IDENTITY if self.instance.pk and name in self.changed_data and name not in self.errors
+        ]
+        if not moved:
+            return
+        try:
+            definitions.refuse_move(ModelDefinition.objects.get(pk=self.instance.pk))
+        except ModelInUse as exc:
+            for name in moved:
+                self.add_error(name, f"{exc} {exc.hint}")
 
     def _note(self, place: str, message: str) -> None:
         """An error at "parameters.ctx_size" stands at the field `parameters` and names the key."""
@@ -150,7 +171,39 @@ def _decoded(raw: bytes) -> str:
         raise ValidationError(f"Line {line} is not UTF-8 text. Save the file as UTF-8.") from exc
 
 
-def _json_error(exc: ValueError) -> str:
+def _decoded_json(text: str) -> Any:
+    """JSON, without what Python alone takes for it and what neither a database nor a page can hold.
+
+    Raises:
+        ValidationError, ValueError, RecursionError: for `_json_error` to put in words.
+    """
+    value = json.loads(text, parse_constant=_refuse_constant, parse_int=_whole_number, object_pairs_hook=_mapping)
+    json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValidationError(f"This is not JSON: {name} is no number.", code="invalid")
+
+
+def _whole_number(digits: str) -> int:
+    if len(digits) > MOST_DIGITS:
+        raise ValidationError("A number has too many digits.", code="invalid")
+    return int(digits)
+
+
+def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in values:
+            raise ValidationError(f"{key} is given twice.", code="invalid")
+        values[key] = value
+    return values
+
+
+def _json_error(exc: ValueError | RecursionError) -> str:
     if isinstance(exc, json.JSONDecodeError):
         return f"This is not JSON: line {exc.lineno}, column {exc.colno}: {exc.msg}."
-    return "This is not JSON."
+    if isinstance(exc, UnicodeEncodeError):
+        return r"An escape such as \ud800 stands for half a character only, which cannot be stored."
+    return "This is nested too deeply."

@@ -31,10 +31,14 @@ def resolve_path(model: ModelDefinition) -> Path:
 
 def full_path(path: str) -> Path:
     """Where a path as people write it leads."""
-    given = Path(path)
-    with suppress(RuntimeError):  # "~somebody" who has no home: then it is a name like any other
-        given = given.expanduser()
-    return Path(settings.MODELS_DIR) / given
+    return Path(settings.MODELS_DIR) / without_tilde(Path(path))
+
+
+def without_tilde(path: Path) -> Path:
+    """The path with the home of "~" or "~somebody" in it; of somebody who has none it is a name like any other."""
+    with suppress(RuntimeError):
+        return path.expanduser()
+    return path
 
 
 def is_there(path: Path) -> bool:
@@ -60,13 +64,13 @@ def refresh_availability(models: Iterable[ModelDefinition] | None = None) -> lis
     for each change.
 
     Args:
-        models: these instead of all; with their runtime.
+        models: these instead of all, with their runtime and pool; those whose file is not of this host are left alone.
 
     Returns:
         The model ids whose state changed; pages are told of them.
     """
     changed = []
-    for model in _on_this_host() if models is None else models:
+    for model in _on_this_host() if models is None else filter(_is_on_this_host, models):
         fields = _look_again(model)
         if fields:
             ModelDefinition.objects.filter(pk=model.pk).update(**fields)
@@ -113,6 +117,10 @@ def _on_this_host() -> QuerySet[ModelDefinition]:
     return ModelDefinition.objects.with_runtime().filter(
         runtime__kind__in=FILE_KINDS, runtime__pool__host=settings.HOST_NAME
     )
+
+
+def _is_on_this_host(model: ModelDefinition) -> bool:
+    return model.runtime.kind in FILE_KINDS and model.runtime.pool.host == settings.HOST_NAME
 
 
 def _look_again(model: ModelDefinition) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from gantry.modelfiles.model_entry import (
     text_error,
 )
 from gantry.modelfiles.sampling import validate_sampling
-from gantry.modelfiles.yaml_nodes import ABSENT, Absent, Notes, compose
+from gantry.modelfiles.yaml_nodes import ABSENT, EXPONENT, Absent, Notes, compose
 from gantry.runtimes.llama_parameters import validate_extra_args, validate_parameters
 from gantry.runtimes.typed_fields import ParameterInvalid, TypedFields, got
 
@@ -57,7 +57,9 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    # Quotes around "1e3": here it is read as the number that people mean, which YAML 1.1 does not take it for.
+    style = "|" if "\n" in text else '"' if EXPONENT.match(text) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
 _Dumper.add_representer(str, _represent_text)

@@ -23,7 +23,7 @@ DEEPEST = 20  # levels; a model file needs five
 
 _TAB_INDENT = re.compile(r"^ *(?:- *)*\t")
 # YAML 1.1 takes 1e-3 for a text, for want of a dot.
-_EXPONENT = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
+EXPONENT = re.compile(r"^[-+]?\d+(\.\d*)?[eE][-+]?\d+$")
 _PLAIN_TYPES = {f"tag:yaml.org,2002:{name}" for name in ("str", "int", "float", "bool", "null")}
 _STANDARD_TAG = re.compile(r"^tag:yaml\.org,2002:\w+$")
 _NULL = "tag:yaml.org,2002:null"
@@ -163,7 +163,7 @@ class Notes:
             return ABSENT if any(value is ABSENT for value in values) else values
         if not isinstance(node, ScalarNode) or node.tag not in _PLAIN_TYPES:
             return self.add(node, path, f"must be a plain value {_got_node(node)}")
-        if node.style is None and _EXPONENT.match(node.value):
+        if node.style is None and EXPONENT.match(node.value):
             return float(node.value)
         try:
             return yaml.constructor.SafeConstructor().construct_object(node)

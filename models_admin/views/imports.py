@@ -17,6 +17,8 @@ from models_admin.exceptions import InvalidDefinition
 from models_admin.forms import FolderForm, YAMLForm
 from models_admin.views.common import HtmxRequest, actor_of, may_see_models, render_page
 
+MOST_WARNINGS = 10  # after an import, about single models
+
 _may_add = permission_required(
     ("models_admin.add_modeldefinition", "models_admin.change_modeldefinition"), raise_exception=True
 )
@@ -35,13 +37,18 @@ def import_yaml(request: HtmxRequest) -> HttpResponse:
     """Import an uploaded or pasted models.yaml: all of it, or nothing and a list of what is wrong."""
     form = YAMLForm(request.POST, request.FILES)
     if not form.is_valid():
-        return _page(request, yaml_errors=_form_errors(form), status=422)
+        typed = request.POST.get("text", "")
+        return _page(request, yaml_errors=_form_errors(form), yaml_text=typed, status=422)
     text = form.cleaned_data["text"]
     try:
         report = catalog.import_models_yaml(text, file_name=form.cleaned_data["name"], actor=actor_of(request))
     except InvalidDefinition as exc:
         return _page(request, yaml_errors=exc.errors, yaml_text=text, status=exc.status)
     messages.success(request, f"{form.cleaned_data['name']}: {report}.")
+    for model_id, reason in report.damaged[:MOST_WARNINGS]:
+        messages.warning(request, f"{model_id}: the file {reason}.")
+    if (left := len(report.damaged) - MOST_WARNINGS) > 0:
+        messages.warning(request, f"{left} more have files that cannot be used; the list marks them.")
     return redirect("admin:models_tab")
 
 
@@ -51,13 +58,14 @@ def scan_folder(request: HtmxRequest) -> HttpResponse:
     """Look for GGUF files in a folder of the server."""
     form = FolderForm(request.POST)
     if not form.is_valid():
-        return _page(request, folder_errors=_form_errors(form), status=422)
-    path = Path(form.cleaned_data["path"]).expanduser()
+        typed = request.POST.get("path", "")
+        return _page(request, folder_errors=_form_errors(form), folder=typed, status=422)
+    folder = form.cleaned_data["path"]
     try:
-        report = catalog.import_folder(path, actor=actor_of(request))
+        report = catalog.import_folder(Path(folder), actor=actor_of(request))
     except InvalidDefinition as exc:
-        return _page(request, folder_errors=exc.errors, folder=str(path), status=exc.status)
-    return _page(request, folder=str(path), report=report)
+        return _page(request, folder_errors=exc.errors, folder=folder, status=exc.status)
+    return _page(request, folder=folder, report=report)
 
 
 @require_safe

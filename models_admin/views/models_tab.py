@@ -11,7 +11,7 @@ from django.views.decorators.http import require_POST, require_safe
 
 from models_admin import actions, rendering
 from models_admin.audience import Audience
-from models_admin.exceptions import ActionRefused
+from models_admin.exceptions import ActionRefused, InvalidDefinition
 from models_admin.model_list import COLUMNS, STATE_GROUPS, ListQuery, lines_of, tags_of
 from models_admin.overview import Overview, current_job, model_rows, overview
 from models_admin.views.common import (
@@ -39,7 +39,7 @@ def pin(request: HtmxRequest, pk: int) -> HttpResponse:
     """Pin or unpin a model: `is_pinned` is 1 or 0."""
     model, actor = find_model(pk), actor_of(request)
     try:
-        actions.set_pinned(model, request.POST.get("is_pinned") == "1", actor=actor)
+        actions.set_pinned(model, _is_pinned(request), actor=actor)
     except ActionRefused as exc:
         return refused(request, exc, slot=f"model-note-{pk}")
     if not request.htmx:
@@ -47,6 +47,19 @@ def pin(request: HtmxRequest, pk: int) -> HttpResponse:
     job = current_job()
     line = lines_of(model_rows(job, model_ids=[model.model_id]))[0]
     return render_partial(request, "models_admin/_row.html", {"line": line, "audience": Audience.of(actor, job)})
+
+
+def _is_pinned(request: HtmxRequest) -> bool:
+    """What was asked for. A request that says neither must not take a pin away.
+
+    Raises:
+        InvalidDefinition: it says neither.
+    """
+    wanted = {"1": True, "0": False}.get(request.POST.get("is_pinned", ""))
+    if wanted is None:
+        sentence = "Say whether to pin or to unpin it."
+        raise InvalidDefinition(sentence, [("is_pinned", "must be 1 or 0")])
+    return wanted
 
 
 def _context(request: HtmxRequest, now: Overview) -> dict[str, Any]:
