@@ -16,14 +16,16 @@ from typing_extensions import override
 
 from gantry import live
 from gantry.live import JobSnapshot, JobUpdated, MemoryChanged, ModelsChanged
+from gantry.once import Once
 from gantry.planning.states import JobState
 from models_admin import overview, rendering
 from models_admin.actor import Actor
 from models_admin.audience import Audience
-from models_admin.render_once import render_once
 
 REFUSED = 4403
 _RIGHTS_SECONDS = 30.0  # how long somebody whose rights were taken away may still see updates
+
+_parts: Once[str] = Once()  # by part, event and audience: rendered once in this process, however many look
 
 
 class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels ships no types
@@ -79,7 +81,7 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
             await self._send(("memory", message["event_id"]), _memory)
 
     async def _send(self, key: Hashable, make: Callable[[], str]) -> None:
-        await self.send(text_data=await render_once().get(key, make))
+        await self.send(text_data=await _parts.get(key, database_sync_to_async(make)))
 
     async def _send_present(self) -> None:
         if self.job_id is not None:

@@ -15,7 +15,7 @@ from models_admin.exceptions import InvalidDefinition, ModelInUse
 from models_admin.models import ModelDefinition
 
 MOST_YAML_BYTES = 1_000_000  # a file with thousands of models is far smaller
-_IDENTITY = ("model_id", "runtime")
+_IDENTITY = ("model_id", "runtime")  # by these the process of a model is known
 MOST_DIGITS = 100  # of a whole number; Python itself refuses thousands, with another sentence
 
 

@@ -16,10 +16,10 @@ from gantry import live
 from gantry.chat import rendering, status
 from gantry.chat.markdown import GrowingMarkdown
 from gantry.chat.models import Conversation, Message
-from gantry.chat.once import Once
 from gantry.chat.rendering import MessageView
 from gantry.chat.status import Audience, ChatStatus
 from gantry.live import ConversationChanged, JobSnapshot, JobUpdated, MemoryChanged, ModelsChanged
+from gantry.once import Once
 from models_admin import actions
 from models_admin.actor import Actor
 

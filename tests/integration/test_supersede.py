@@ -70,9 +70,11 @@ def at_work(job: SwitchJob, until: Callable[[SwitchJob], bool]) -> Iterator[None
         thread.join(20)
 
 
-def test_switch_under_half_done_is_superseded_and_the_new_target_serves(
+@pytest.fixture
+def taken_over(
     small: ModelDefinition, other: ModelDefinition, third: ModelDefinition, admin_person: User, world: NullWorld
-) -> None:
+) -> tuple[SwitchJob, SwitchJob]:
+    """Small was active; the switch to other was at work when the one to third took over. The first has ended, the second waits."""
     run(ask(small, admin_person))
     world.stalls["other"] = 0.1
     world.load_seconds = 0.1
@@ -80,7 +82,15 @@ def test_switch_under_half_done_is_superseded_and_the_new_target_serves(
     with at_work(first, lambda job: job.state == JobState.LOADING):
         SwitchJob.objects.filter(pk=first.pk).update(percent=30)
         second = ask(third, admin_person)
+    world.load_seconds = 0
     first.refresh_from_db()
+    return first, second
+
+
+def test_switch_under_half_done_is_superseded_and_the_new_target_serves(
+    taken_over: tuple[SwitchJob, SwitchJob], world: NullWorld
+) -> None:
+    first, second = taken_over
     assert (first.state, first.superseded_by) == (JobState.SUPERSEDED, second)
     assert run(second).state == JobState.SUCCEEDED
     assert active() == "third"
@@ -101,16 +111,9 @@ def test_switch_past_half_needs_a_confirmation(
 
 
 def test_new_switch_that_fails_puts_back_what_the_superseded_one_had_unloaded(
-    small: ModelDefinition, other: ModelDefinition, third: ModelDefinition, admin_person: User, world: NullWorld
+    taken_over: tuple[SwitchJob, SwitchJob], world: NullWorld
 ) -> None:
-    run(ask(small, admin_person))
-    world.stalls["other"] = 0.1
-    world.load_seconds = 0.1
-    first = ask(other, admin_person)
-    with at_work(first, lambda job: job.state == JobState.LOADING):
-        SwitchJob.objects.filter(pk=first.pk).update(percent=30)
-        second = ask(third, admin_person)
-    world.load_seconds = 0
+    _, second = taken_over
     world.failures["third"] = Failure(ErrorCode.OUT_OF_MEMORY)
     run(second)
     assert (second.state, second.aftermath) == (JobState.FAILED, "Small was put back.")
@@ -118,16 +121,10 @@ def test_new_switch_that_fails_puts_back_what_the_superseded_one_had_unloaded(
 
 
 def test_cancelled_successor_still_puts_back_what_it_owes(
-    small: ModelDefinition, other: ModelDefinition, third: ModelDefinition, admin_person: User, world: NullWorld
+    taken_over: tuple[SwitchJob, SwitchJob], admin_person: User
 ) -> None:
-    run(ask(small, admin_person))
-    world.stalls["other"] = 0.1
-    world.load_seconds = 0.1
-    first = ask(other, admin_person)
-    with at_work(first, lambda job: job.state == JobState.LOADING):
-        SwitchJob.objects.filter(pk=first.pk).update(percent=30)
-        second = ask(third, admin_person)
-        actions.cancel_job(second, actor=Actor(admin_person, "page"))
+    _, second = taken_over
+    actions.cancel_job(second, actor=Actor(admin_person, "page"))
     run(second)
     assert (second.state, second.aftermath) == (JobState.CANCELLED, "Small was put back.")
     assert active() == "small"

@@ -22,6 +22,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "gantry.env": (1, ""),
     "gantry.secret_key": (1, ""),
     "gantry.logs": (1, ""),
+    "gantry.once": (1, ""),
     "gantry.runtimes": (1, ""),
     "gantry.hardware": (1, ""),
     "gantry.modelfiles": (1, ""),

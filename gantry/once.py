@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Hashable
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_KEPT = 64  # events times audiences; only those of the last second matter
+_KEPT = 128  # events times parts times audiences; only those of the last second matter
 
 
 class Once(Generic[T]):
