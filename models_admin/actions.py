@@ -33,6 +33,7 @@ from models_admin.exceptions import (
     NotLoaded,
     RuntimeUnusable,
 )
+from models_admin.model_files import is_on_this_host, is_there
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchJob
 from models_admin.snapshots import job_snapshot
 
@@ -306,12 +307,14 @@ def _check_possible(model: ModelDefinition, kind: JobKind) -> None:
 
 def _check_file(model: ModelDefinition) -> None:
     """A model whose file is missing or damaged is refused here, not after others were unloaded for it."""
-    if not model.is_available:
+    path = catalog.resolve_path(model)
+    # Looked at now, for it may have gone since somebody last looked. Another host's file: its worker looks.
+    is_gone = is_on_this_host(model) and not is_there(path)
+    if is_gone or not model.is_available:
         raise NotDownloaded(
             f"{model.name} is not downloaded.", "Put its file in place or correct its path, then scan again."
         )
-    path = catalog.resolve_path(model)
-    if path.suffix.lower() != ".gguf" or not path.exists():  # another host's file: its worker looks
+    if path.suffix.lower() != ".gguf" or not is_there(path):
         return
     try:
         read_gguf(path)

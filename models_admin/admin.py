@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.admin.actions import delete_selected
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group, User
@@ -12,6 +13,7 @@ from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.template.loader import render_to_string
+from django.template.response import TemplateResponse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from typing_extensions import override
@@ -23,7 +25,7 @@ from models_admin.actor import Actor
 from models_admin.audit_words import audit_sentence
 from models_admin.definitions import delete_definition, save_definition
 from models_admin.exceptions import ActionRefused
-from models_admin.forms import ModelDefinitionForm
+from models_admin.forms import ModelDefinitionForm, RuntimeForm
 from models_admin.job_view import VIA_WORDS, job_view
 from models_admin.models import AuditEntry, ModelDefinition, Runtime, SwitchJob
 from models_admin.snapshots import job_snapshot
@@ -64,6 +66,7 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
     list_select_related = ("runtime",)
     show_full_result_count = False
     warn_unsaved_form = True
+    actions = ["delete_selected"]
     readonly_fields = ("is_available", "source", "last_failure", "last_used_at", "created_at", "updated_at")
     fieldsets = (
         (None, {"fields": ("model_id", "name", "description", "tags", "is_pinned")}),
@@ -110,6 +113,16 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
             return redirect("admin:models_admin_modeldefinition_change", object_id)
         return response
 
+    @admin.action(permissions=["delete"], description="Delete selected models")
+    def delete_selected(
+        self, request: HttpRequest, queryset: models.QuerySet[ModelDefinition]
+    ) -> TemplateResponse | None:
+        """Django's own, but for the end: it would say that all were deleted, also of those that stayed."""
+        if "post" not in request.POST:
+            return delete_selected(self, request, queryset)
+        self.delete_queryset(request, queryset)
+        return None
+
     @override
     def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[ModelDefinition]) -> None:
         """One by one: those that are in use stay, and are named."""
@@ -118,6 +131,8 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
                 self.delete_model(request, model)
             except ActionRefused as exc:
                 messages.error(request, f"{exc} {exc.hint}".strip())
+            else:
+                messages.success(request, f"{model.name} was deleted.")
 
     @override
     def response_post_save_add(self, request: HttpRequest, obj: ModelDefinition) -> HttpResponse:
@@ -132,6 +147,7 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
 class RuntimeAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     """Runtimes. Their health is read only: a worker looks at it every few seconds."""
 
+    form = RuntimeForm
     list_display = ("name", "kind", "pool", "is_enabled", "is_healthy", "health_text", "version", "checked")
     list_select_related = ("pool",)
     readonly_fields = ("is_healthy", "health_text", "version", "checked_at")

@@ -70,7 +70,7 @@ def refresh_availability(models: Iterable[ModelDefinition] | None = None) -> lis
         The model ids whose state changed; pages are told of them.
     """
     changed = []
-    for model in _on_this_host() if models is None else filter(_is_on_this_host, models):
+    for model in _on_this_host() if models is None else filter(is_on_this_host, models):
         fields = _look_again(model)
         if fields:
             ModelDefinition.objects.filter(pk=model.pk).update(**fields)
@@ -119,7 +119,8 @@ def _on_this_host() -> QuerySet[ModelDefinition]:
     )
 
 
-def _is_on_this_host(model: ModelDefinition) -> bool:
+def is_on_this_host(model: ModelDefinition) -> bool:
+    """Whether its file can be looked at from here: its runtime loads files, and those of this host."""
     return model.runtime.kind in FILE_KINDS and model.runtime.pool.host == settings.HOST_NAME
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import Any
 
@@ -37,8 +38,8 @@ def conversations(request: ChatRequest) -> HttpResponse:
     """The list of conversations that match a search; without htmx the whole page with it."""
     if not request.htmx:
         return render(request, "chat/page.html", _page_context(request, None))
-    path = page_path(request).strip("/").split("/")
-    context = _list_context(request) | {"open_pk": int(path[1]) if path[0] == "c" and path[-1].isdecimal() else None}
+    is_open = re.fullmatch(r"/c/(\d{1,18})/", page_path(request))
+    context = _list_context(request) | {"open_pk": int(is_open[1]) if is_open else None}
     return render(request, "chat/_conversations.html", context)
 
 

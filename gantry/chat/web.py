@@ -45,10 +45,19 @@ def signed_in(
 def page_path(request: HttpRequest) -> str:
     """The path of the page on which the person is: where to go back to after a form."""
     named = request.POST.get("next") or request.GET.get("next") or ""
-    if url_has_allowed_host_and_scheme(named, allowed_hosts=None) and named.startswith("/"):
+    if _is_path(named):
         return named
     current = HtmxDetails(request).current_url or request.headers.get("Referer", "")
-    return urlsplit(current).path or "/"
+    try:
+        path = urlsplit(current).path
+    except ValueError:  # a header may hold anything
+        return "/"
+    return path if _is_path(path) else "/"
+
+
+def _is_path(text: str) -> bool:
+    """Whether it leads to this site whatever the browser makes of it; "//elsewhere" does not."""
+    return text.startswith("/") and url_has_allowed_host_and_scheme(text, allowed_hosts=None)
 
 
 def dialog(request: ChatRequest, name: str, context: Mapping[str, object], status: int = 200) -> HttpResponse:

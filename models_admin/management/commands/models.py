@@ -14,6 +14,7 @@ from gantry.modelfiles.yaml_nodes import LARGEST_FILE
 from models_admin import catalog
 from models_admin.actor import COMMAND
 from models_admin.exceptions import ActionRefused, InvalidDefinition
+from models_admin.model_files import without_tilde
 from models_admin.overview import ModelRow, current_job, model_rows
 from models_admin.templatetags.gantry_format import gigabytes
 
@@ -63,6 +64,8 @@ class Command(BaseCommand):
         file: Path = options["file"]
         report = catalog.import_models_yaml(_read(file), file_name=file.name, actor=COMMAND)
         self.stdout.write(f"{file}: {report}.")
+        for model_id, reason in report.damaged:
+            self.stderr.write(f"{model_id}: the file {reason}")
 
     def _export(self, options: dict[str, Any]) -> None:
         file: Path | None = options["file"]
@@ -75,7 +78,7 @@ class Command(BaseCommand):
 
     def _scan(self, options: dict[str, Any]) -> None:
         folder: Path = options["folder"] or default_folder()
-        if not folder.expanduser().is_dir():
+        if not without_tilde(folder).is_dir():
             raise CommandError(f"There is no folder {folder}.")
         report = catalog.import_folder(folder, actor=COMMAND)
         for path, reason in report.problems:
