@@ -187,7 +187,10 @@ def put_back_after(interrupted: SwitchJob) -> SwitchJob | None:
     None when nothing was unloaded, when somebody has asked for something else meanwhile, or when the interrupted job was such
     a return itself: what kills its worker twice is not tried a third time.
     """
-    wanted = sorted(interrupted.unloaded, key=lambda entry: not entry["was_active"])
+    # It may have died before it took over what it owes for others.
+    earlier = interrupted.supersedes.exclude(state=JobState.SUCCEEDED)
+    entries = [entry for job in [*earlier, interrupted] for entry in job.unloaded]
+    wanted = sorted(entries, key=lambda entry: not entry["was_active"])
     model = ModelDefinition.objects.with_runtime().filter(model_id=wanted[0]["model_id"]).first() if wanted else None
     if model is None or interrupted.via == SYSTEM.via:
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import structlog
@@ -68,13 +68,18 @@ def enter(job: SwitchJob, state: JobState) -> bool:
 
 
 def record_event(job: SwitchJob, *, text: str, step_kind: str = "", **fields: Any) -> None:
-    """Store the job's present figures as its next event and tell every page. `fields` are saved with the job."""
-    job.seq += 1
-    job.stage_text = text[:300]
-    for name, value in fields.items():
-        setattr(job, name, value)
+    """Store the job's present figures as its next event and tell every page. `fields` are saved with the job.
+
+    A job that was ended elsewhere meanwhile is left as it ended.
+    """
+    seq, stage_text = job.seq + 1, text[:300]
     with transaction.atomic():
-        job.save(update_fields=["seq", "stage_text", *fields])
+        same = SwitchJob.objects.filter(pk=job.pk, state=job.state)
+        if not same.update(seq=seq, stage_text=stage_text, **fields):
+            return
+        job.seq, job.stage_text = seq, stage_text
+        for name, value in fields.items():
+            setattr(job, name, value)
         SwitchEvent.objects.create(
             job=job,
             seq=job.seq,
@@ -100,8 +105,12 @@ def finish(
     rolled_back: bool | None = None,
     aftermath: str = "",
     actor: Actor | None = None,
+    if_heartbeat_at: datetime | None = None,
 ) -> bool:
     """End a job, once (I2). False when it had ended before.
+
+    Args:
+        if_heartbeat_at: only when this is still its last sign of life.
 
     Raises:
         ValueError: `state` is no end.
@@ -121,7 +130,10 @@ def finish(
     if state == JobState.SUCCEEDED:
         fields["percent"] = 100.0
     with transaction.atomic():
-        if not SwitchJob.objects.filter(pk=job.pk).exclude(state__in=TERMINAL_STATES).update(**fields):
+        unfinished = SwitchJob.objects.filter(pk=job.pk).exclude(state__in=TERMINAL_STATES)
+        if if_heartbeat_at is not None:
+            unfinished = unfinished.filter(heartbeat_at=if_heartbeat_at)
+        if not unfinished.update(**fields):
             return False
         job.refresh_from_db()
         _close_steps(job)

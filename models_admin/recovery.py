@@ -28,7 +28,7 @@ from models_admin.runtime_access import runtime_for
 
 log = structlog.get_logger(__name__)
 
-STALE_JOB_SECONDS = 12.0  # six heartbeats missed
+STALE_JOB_SECONDS = 30.0  # more than a writer waits for a locked database (settings.DATABASES)
 WAITING_JOB_SECONDS = 5.0  # a waiting job that nobody took by now is sent again
 _one_at_a_time = threading.Lock()
 
@@ -40,8 +40,10 @@ def reconcile_host(host: str) -> None:
     try:
         for pool in MemoryPool.objects.filter(host=host):
             _end_stale_jobs(pool)
-            for runtime in Runtime.objects.filter(pool=pool, is_enabled=True).select_related("pool"):
-                _reconcile_runtime(runtime)
+            # One that is switched off may still hold models.
+            runtimes = Runtime.objects.filter(Q(is_enabled=True) | Q(instances__isnull=False), pool=pool)
+            for runtime in runtimes.select_related("pool").distinct():
+                _reconcile_safely(runtime)
             memory.refresh_pool(pool)
             _resend_waiting(pool)
         catalog.refresh_availability()
@@ -49,18 +51,27 @@ def reconcile_host(host: str) -> None:
         _one_at_a_time.release()
 
 
+def _reconcile_safely(row: Runtime) -> None:
+    try:
+        _reconcile_runtime(row)
+    except Exception:  # one runtime that is beyond help must not keep the others from being looked at
+        log.exception("runtime_not_reconciled", runtime=row.name)
+
+
 def _end_stale_jobs(pool: MemoryPool) -> None:
     for job in job_moves.stale_working_jobs(pool.host, STALE_JOB_SECONDS):
         log.warning("job_interrupted", job=job.pk)
-        job_moves.finish(
+        ended = job_moves.finish(
             job,
             JobState.INTERRUPTED,
             text="The worker ended in the middle of this job",
             error_code=ErrorCode.INTERRUPTED,
             error_text=wording(ErrorCode.INTERRUPTED).sentence,
             actor=SYSTEM,
+            if_heartbeat_at=job.heartbeat_at,
         )
-        actions.put_back_after(job)
+        if ended:
+            actions.put_back_after(job)
 
 
 def _resend_waiting(pool: MemoryPool) -> None:
@@ -114,6 +125,8 @@ def _mend_record(record: ModelInstance, instance: RunningInstance | None, adapte
         return
     if instance is not None and instance.is_alive and instance.is_ready and record.state == InstanceState.LOADED:
         _refresh(record, instance, adapter)
+    elif record.state == InstanceState.LOADED and instance is not None and instance.is_alive:
+        return  # it lives and does not answer at this moment: busy is not dead
     elif record.state == InstanceState.LOADED:
         _note_crash(record, instance)
     else:  # half loaded or half unloaded, and no job is at work on it: whoever did it is gone

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 import structlog
-from django.db import connection
+from django.db import DatabaseError, connection
 from django.utils import timezone
 
 from gantry.engine.runner import Outcome, put_back, run_plan
@@ -20,7 +20,7 @@ from gantry.planning.types import MemoryBudget, PlanStep, SwitchPlan
 from gantry.planning.wording import wording
 from gantry.runtimes.base import Runtime as Adapter
 from gantry.runtimes.exceptions import RuntimeFault
-from models_admin import job_moves, memory, plans
+from models_admin import actions, job_moves, memory, plans
 from models_admin.effects import DatabaseEffects, new_step
 from models_admin.models import ModelDefinition, ModelInstance, Runtime, SwitchJob
 from models_admin.runtime_access import runtime_for
@@ -46,7 +46,7 @@ def run_job(job_id: int) -> None:
                 error_code=ErrorCode.INTERNAL,
                 log_tail=tuple(traceback.format_exc(limit=-5).splitlines()),
             )
-        memory.refresh_pool(job.pool)  # the next plan, made a moment later, must not count with the memory of before
+        _look_at_memory(job)
     job_moves.finish(
         job,
         outcome.state,
@@ -57,6 +57,16 @@ def run_job(job_id: int) -> None:
         rolled_back=outcome.rolled_back,
         aftermath=outcome.aftermath,
     )
+    if outcome.error_code == ErrorCode.INTERNAL:  # it could not put back itself what it had unloaded
+        actions.put_back_after(job)
+
+
+def _look_at_memory(job: SwitchJob) -> None:
+    """The next plan, made a moment later, must not count with the memory of before."""
+    try:
+        memory.refresh_pool(job.pool)
+    except Exception:  # whatever it is, it must not keep a job that is done from ending
+        log.exception("memory_unreadable", pool=job.pool_id)
 
 
 def _carry_out(job: SwitchJob) -> Outcome:
@@ -90,7 +100,11 @@ def _carry_out_on(runtime: Adapter, job: SwitchJob, target: ModelDefinition) -> 
 
 def _inherit_unloaded(job: SwitchJob) -> list[PlanStep]:
     """What jobs that this one took over from have unloaded: this one owes it to whoever used it."""
-    entries = [entry for earlier in job.supersedes.order_by("id") for entry in earlier.unloaded]
+    entries = [
+        entry
+        for earlier in job.supersedes.exclude(state=JobState.SUCCEEDED).order_by("id")
+        for entry in earlier.unloaded
+    ]
     loaded = set(ModelInstance.objects.filter(state=InstanceState.LOADED).values_list("model__model_id", flat=True))
     job.unloaded = list({entry["model_id"]: entry for entry in entries if entry["model_id"] not in loaded}.values())
     job.save(update_fields=["unloaded"])
@@ -147,7 +161,11 @@ def _heartbeat(job_id: int) -> Iterator[None]:
     def beat() -> None:
         try:
             while not stop.wait(HEARTBEAT_SECONDS):
-                SwitchJob.objects.filter(pk=job_id).update(heartbeat_at=timezone.now())
+                try:
+                    SwitchJob.objects.filter(pk=job_id).update(heartbeat_at=timezone.now())
+                except DatabaseError as exc:  # one missed beat is nothing; the next one tries on a new connection
+                    log.warning("heartbeat_missed", job=job_id, reason=str(exc))
+                    connection.close()
         finally:
             connection.close()
 

@@ -126,13 +126,13 @@ class _Run:
         self._effects.enter(JobState.DRAINING, f"Letting {step.model_name} finish")
         self._board.start(index, f"Letting {step.model_name} finish its answers")
         deadline = self._effects.monotonic() + self._limits.drain_seconds
-        first = busy = self._runtime.busy_count(step.instance_id)
+        first = busy = self._busy(step)
         while busy and self._effects.monotonic() < deadline:
             self._check_cancelled()
             fraction = max(0.0, 1 - busy / max(first, busy))
             self._board.move(index, fraction, f"Finishing {busy} answer{'' if busy == 1 else 's'}")
             self._effects.sleep(POLL_SECONDS * 2)
-            busy = self._runtime.busy_count(step.instance_id)
+            busy = self._busy(step)
         text = (
             f"{busy} answers were cut off after {self._limits.drain_seconds:.0f} s" if busy else "No answer is running"
         )
@@ -220,7 +220,10 @@ class _Run:
     def _after_cancel(self, index: int) -> Outcome:
         self._board.end(index, StepState.SKIPPED, "Cancelled")
         if self._loaded is not None:
-            self._drop(self._loaded.instance_id)
+            try:
+                self._drop(self._loaded.instance_id)
+            except RuntimeFault as fault:
+                return self._after_failure(index, fault)
         if self._effects.is_superseded():
             return Outcome(JobState.SUPERSEDED, "Another switch took over")
         rolled_back, aftermath = self.put_back()
@@ -228,7 +231,8 @@ class _Run:
 
     def _after_failure(self, index: int, fault: RuntimeFault) -> Outcome:
         self._board.end(index, StepState.FAILED, wording(fault.code).sentence)
-        rolled_back, aftermath = self.put_back()
+        # Another switch that took over pays the debt: loading the old model now would only be in its way.
+        rolled_back, aftermath = (None, "") if self._effects.is_superseded() else self.put_back()
         return Outcome(
             JobState.FAILED,
             wording(fault.code).sentence,
@@ -275,6 +279,13 @@ class _Run:
         return True
 
     # Bits
+
+    def _busy(self, step: PlanStep) -> int:
+        """Answers that the model is giving; one that does not even say so gives none."""
+        try:
+            return self._runtime.busy_count(step.instance_id)
+        except RuntimeFault:
+            return 0
 
     def _check_cancelled(self) -> None:
         if not self._is_putting_back and self._effects.is_cancelled():

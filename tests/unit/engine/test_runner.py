@@ -12,6 +12,7 @@ from gantry.planning.planner import plan_restart, plan_switch, plan_unload
 from gantry.planning.states import ErrorCode, JobState, StepState
 from gantry.planning.types import LoadedModel, MemoryBudget, ModelSpec, SwitchPlan, TimeRange
 from gantry.runtimes.base import LoadRequest
+from gantry.runtimes.exceptions import RuntimeAway
 from gantry.runtimes.null import Failure, NullRuntime, NullWorld, null_world
 from gantry.runtimes.registry import RuntimeConfig
 from tests.fakes.effects import RecordingEffects
@@ -192,3 +193,19 @@ def test_model_that_dies_right_after_loading_is_a_failed_load(bench: Bench) -> N
     outcome = bench.run()
     assert outcome.error_code == ErrorCode.LOAD_FAILED
     assert bench.held == ["old"]
+
+
+def test_failure_of_a_superseded_job_puts_nothing_back(bench: Bench) -> None:
+    bench.effects.superseded = True
+    bench.world.failures["new"] = Failure(ErrorCode.OUT_OF_MEMORY)
+    outcome = bench.run()
+    assert (outcome.state, outcome.rolled_back) == (JobState.FAILED, None)
+    assert bench.held == []
+
+
+def test_model_that_does_not_tell_how_busy_it_is_can_be_switched_away_from(bench: Bench) -> None:
+    def away(_instance_id: str) -> int:
+        raise RuntimeAway
+
+    bench.runtime.busy_count = away  # type: ignore[method-assign,assignment]
+    assert bench.run().state == JobState.SUCCEEDED
