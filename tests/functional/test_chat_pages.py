@@ -223,12 +223,12 @@ def test_answer_is_shown_as_markdown_without_anything_dangerous(browser: Client,
 def test_line_stands_where_the_model_changed(browser: Client, outsider: User) -> None:
     conversation = talk(outsider, ("a", "1"), ("b", "2"), model="Smol")
     conversation.messages.create(role="user", text="c")
-    conversation.messages.create(role="assistant", text="3", model_name="Gemma 3")
+    changed = conversation.messages.create(role="assistant", text="3", model_name="Gemma 3")
 
     page = read(browser, conversation.get_absolute_url())
 
     assert page.count("— from here:") == 1
-    assert page.index("— from here: Gemma 3 —") > page.index("message-4")
+    assert page.index("— from here: Gemma 3 —") > page.index(f'id="message-{changed.pk}"')
 
 
 def test_long_conversation_shows_its_newest_messages_first(browser: Client, outsider: User) -> None:
