@@ -8,14 +8,29 @@ from typing import Protocol
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceReading:
+    """One device of a pool: total = held by models + used by others + free, in bytes."""
+
+    device_id: str  # stable across restarts: the GPU's UUID
+    name: str
+    total_bytes: int
+    free_bytes: int
+    held_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryReading:
-    """One look at a pool. total = held by models + used by others + free, in bytes."""
+    """One look at a pool. total = held by models + used by others + free, in bytes.
+
+    `devices` are its parts where a model can be put on one of several; their sums are the pool's figures.
+    """
 
     name: str  # what people see: "NVIDIA H200", "RAM", "Fixed pool"
     kind: str  # nvml, ram, fixed
     total_bytes: int
     free_bytes: int
     held_bytes: int  # by Gantry's own models
+    devices: tuple[DeviceReading, ...] = ()
 
     @property
     def others_bytes(self) -> int:
@@ -43,4 +58,8 @@ class MemorySource(Protocol):
 
     def held_by(self, pid: int) -> int:
         """Bytes of this pool that the process (with its children) holds now; 0 when it is gone."""
+        ...
+
+    def held_on(self, pid: int) -> Mapping[str, int]:
+        """The same by device id, where the pool has several devices; empty where it has not, or nobody can tell."""
         ...

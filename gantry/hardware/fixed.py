@@ -45,3 +45,7 @@ class FixedMemory:
     def held_by(self, pid: int) -> int:
         """RAM of the process with its children."""
         return resident_bytes(pid)
+
+    def held_on(self, pid: int) -> Mapping[str, int]:
+        """Nothing: it has no devices."""
+        return {}

@@ -34,3 +34,7 @@ class RAMMemory:
     def held_by(self, pid: int) -> int:
         """RAM of the process with its children."""
         return resident_bytes(pid)
+
+    def held_on(self, pid: int) -> Mapping[str, int]:
+        """Nothing: it has no devices."""
+        return {}

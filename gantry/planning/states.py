@@ -10,7 +10,14 @@ class JobKind(StrEnum):
 
     SWITCH = "switch"
     UNLOAD = "unload"
+    UNLOAD_ALL = "unload_all"
     RESTART = "restart"
+    PRELOAD = "preload"  # load beside what is there, make nothing active
+    CALL = "call"  # switch, one chat call, and everything back as it was
+
+
+# What ends with its target as the active model.
+SERVING_KINDS = frozenset({JobKind.SWITCH, JobKind.RESTART})
 
 
 class JobState(StrEnum):
@@ -77,6 +84,22 @@ class StepKind(StrEnum):
     FREE = "free"
     LOAD = "load"
     VERIFY = "verify"
+    CALL = "call"
+
+
+class DrainAction(StrEnum):
+    """What is done with answers that are still running when `drain_seconds` are over."""
+
+    WAIT = "wait"  # until they have ended, however long that takes
+    CUT = "cut"  # they end here; what was answered so far is kept
+    ABORT = "abort"  # the job ends instead, and everything stays as it was
+
+
+class LoadOrder(StrEnum):
+    """Whether the memory is freed before the target is loaded, or afterwards because both fit."""
+
+    FREE_FIRST = "free_first"
+    LOAD_FIRST = "load_first"
 
 
 class StepState(StrEnum):
@@ -107,6 +130,7 @@ class ModelState(StrEnum):
     DRAINING = "draining"
     UNLOADING = "unloading"
     CRASHED = "crashed"
+    PAUSED = "paused"  # it crashed so often that it is not restarted by itself for a while
     FAILED = "failed"
     IDLE = "idle"
     NOT_DOWNLOADED = "not_downloaded"
@@ -134,5 +158,7 @@ class ErrorCode(StrEnum):
     MEMORY_NOT_FREED = "memory_not_freed"
     MEMORY_UNREADABLE = "memory_unreadable"
     VERIFY_FAILED = "verify_failed"
+    STILL_ANSWERING = "still_answering"
+    CALL_FAILED = "call_failed"
     INTERRUPTED = "interrupted"
     INTERNAL = "internal"

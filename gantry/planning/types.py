@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
-from gantry.planning.states import JobKind, StepKind
+from gantry.planning.states import JobKind, LoadOrder, StepKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,8 @@ class ModelSpec:
     file_bytes: int  # what a load reads
     load_time: TimeRange
     is_measured: bool = False  # need_bytes was measured on an earlier load, not estimated
+    verify_seconds: float = 0.5  # expected, until its first token
+    devices: tuple[str, ...] = ()  # ids of the devices it has to use; empty: the planner chooses
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +46,31 @@ class LoadedModel:
     is_pinned: bool = False
     is_active: bool = False
     unload_seconds: float = 1.0
+    reload_seconds: float = 0.0  # expected, to load it again
+    held_on: Mapping[str, int] = field(default_factory=dict)  # device id -> bytes; empty: of the pool as a whole
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceMemory:
+    """The memory of one device of a pool, in bytes."""
+
+    device_id: str  # stable across restarts: the GPU's UUID
+    name: str
+    total_bytes: int
+    free_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBudget:
-    """The memory of one pool. total = held by models + used by others + free."""
+    """The memory of one pool. total = held by models + used by others + free.
+
+    `devices` are its parts when there are several that a model can be on; their sums are the pool's figures.
+    """
 
     total_bytes: int
     free_bytes: int
+    devices: tuple[DeviceMemory, ...] = ()
+    free_seconds: float = 0.3  # expected, until the memory of a process that is gone shows as free
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +86,10 @@ class PlanStep:
 
 @dataclass(frozen=True, slots=True)
 class SwitchPlan:
-    """What will be done, in order, and what it takes. `needed`, `free` and `freed` in bytes."""
+    """What will be done, in order, and what it takes. `needed`, `free` and `freed` in bytes.
+
+    `free_bytes` and `total_bytes` are those of `devices`, where the target is put on some of several.
+    """
 
     kind: JobKind
     target_id: str  # "" when nothing is to be loaded
@@ -78,11 +101,30 @@ class SwitchPlan:
     freed_bytes: int
     total_bytes: int
     load_time: TimeRange
+    order: LoadOrder = LoadOrder.FREE_FIRST
+    devices: tuple[str, ...] = ()  # where the target is put; empty: anywhere
 
     @property
     def expected_seconds(self) -> float:
         """All steps together."""
         return sum(step.expected_seconds for step in self.steps)
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether there is a time in which the active model takes no request and the target does not yet."""
+        return self.order == LoadOrder.FREE_FIRST and any(model.is_active for model in self.evicted)
+
+    @property
+    def downtime_seconds(self) -> float:
+        """Expected seconds in which no model answers: from the active model's unloading until the target is verified."""
+        if not self.interrupts:
+            return 0.0
+        first = next(
+            number
+            for number, step in enumerate(self.steps)
+            if step.kind == StepKind.UNLOAD and any(m.is_active and m.model_id == step.model_id for m in self.evicted)
+        )
+        return sum(step.expected_seconds for step in self.steps[first:] if step.kind != StepKind.CALL)
 
     def as_dict(self) -> dict[str, Any]:
         """The plan as JSON data, as stored with a job and shown in the dialog."""
@@ -106,6 +148,7 @@ class SwitchPlan:
                     "name": model.name,
                     "held_bytes": model.held_bytes,
                     "is_busy": model.is_busy,
+                    "is_active": model.is_active,
                 }
                 for model in self.evicted
             ],
@@ -117,4 +160,8 @@ class SwitchPlan:
             "load_low_seconds": round(self.load_time.low_seconds, 2),
             "load_high_seconds": round(self.load_time.high_seconds, 2),
             "load_samples": self.load_time.samples,
+            "order": self.order.value,
+            "devices": list(self.devices),
+            "interrupts": self.interrupts,
+            "downtime_seconds": round(self.downtime_seconds, 2),
         }

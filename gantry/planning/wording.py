@@ -111,6 +111,16 @@ WORDINGS: dict[ErrorCode, Wording] = {
         "The model loaded but could not produce a token.",
         "The file or its parameters may be wrong; the log names the cause.",
     ),
+    ErrorCode.STILL_ANSWERING: Wording(
+        "still answering",
+        "Answers were still running when the waiting time was over, so nothing was unloaded.",
+        "Switch again when they have ended, or change under Policy what is done with running answers.",
+    ),
+    ErrorCode.CALL_FAILED: Wording(
+        "call failed",
+        "The model was loaded, but the call to it failed.",
+        "The reason stands beside this; ask again.",
+    ),
     ErrorCode.INTERRUPTED: Wording(
         "interrupted",
         "The worker that ran this job stopped in the middle.",

@@ -161,6 +161,9 @@ class GPU:
     def held_by(self, pid: int) -> int:
         return 0
 
+    def held_on(self, pid: int) -> dict[str, int]:
+        return {}
+
 
 def no_gpu() -> None:
     return None

@@ -48,6 +48,9 @@ class Driver:
     def nvmlDeviceGetHandleByIndex(self, index: int) -> Device:  # noqa: N802
         return self.devices[index]
 
+    def nvmlDeviceGetUUID(self, device: Device) -> str:  # noqa: N802
+        return f"GPU-{self.devices.index(device)}"
+
     def nvmlDeviceGetName(self, device: Device) -> bytes:  # noqa: N802
         return b"NVIDIA H200"
 
@@ -122,3 +125,25 @@ def test_driver_that_goes_away_is_told() -> None:
     driver.is_there = False
     with pytest.raises(GPUMissingError, match="does not answer"):
         source.read({})
+
+
+def test_several_devices_are_told_one_by_one() -> None:
+    first = Device(free=10 * GIB, computing=[(OWN, 6 * GIB)])
+    second = Device(total=8 * GIB, free=2 * GIB, computing=[(OWN, GIB), (FOREIGN, 5 * GIB)])
+    source = memory(first, second)
+    reading = source.read({OWN: 0})
+    figures = [(one.device_id, one.total_bytes, one.free_bytes, one.held_bytes) for one in reading.devices]
+    assert figures == [("GPU-0", 16 * GIB, 10 * GIB, 6 * GIB), ("GPU-1", 8 * GIB, 2 * GIB, GIB)]
+    assert sum(one.total_bytes for one in reading.devices) == reading.total_bytes
+    assert sum(one.free_bytes for one in reading.devices) == reading.free_bytes
+    assert source.held_on(OWN) == {"GPU-0": 6 * GIB, "GPU-1": GIB}
+
+
+def test_device_that_a_process_does_not_use_is_left_out() -> None:
+    assert memory(Device(), Device(computing=[(OWN, GIB)])).held_on(OWN) == {"GPU-1": GIB}
+
+
+def test_one_device_is_the_pool_itself() -> None:
+    source = memory(Device(computing=[(OWN, GIB)]))
+    assert source.read({OWN: 0}).devices == ()
+    assert source.held_on(OWN) == {}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gantry.planning.exceptions import DoesNotFit
-from gantry.planning.planner import plan_restart, plan_switch, plan_unload
+from gantry.planning.planner import PlanPolicy, plan_restart, plan_switch, plan_unload
 from gantry.planning.states import JobKind, StepKind
 from gantry.planning.types import LoadedModel, MemoryBudget, ModelSpec, SwitchPlan, TimeRange
 
@@ -27,7 +27,8 @@ def held(model_id: str, held_bytes: int, **values: object) -> LoadedModel:
 def evicted(
     plan_target: ModelSpec, loaded: list[LoadedModel], free: int, active_is_replaced: bool = False
 ) -> list[str]:
-    plan = plan_switch(plan_target, loaded, MemoryBudget(1000, free), active_is_replaced=active_is_replaced)
+    policy = PlanPolicy(keeps_former=not active_is_replaced)
+    plan = plan_switch(plan_target, loaded, MemoryBudget(1000, free), policy=policy)
     return [model.model_id for model in plan.evicted]
 
 
@@ -146,7 +147,8 @@ def test_plan_evicts_no_pinned_model_and_none_in_vain(
     loaded: list[LoadedModel], need: int, free: int, active_is_replaced: bool
 ) -> None:
     try:
-        plan = plan_switch(spec(need), loaded, MemoryBudget(1000, free), active_is_replaced=active_is_replaced)
+        policy = PlanPolicy(keeps_former=not active_is_replaced)
+        plan = plan_switch(spec(need), loaded, MemoryBudget(1000, free), policy=policy)
     except DoesNotFit:
         return
     assert not any(model.is_pinned for model in plan.evicted)
