@@ -6,13 +6,16 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gantry.modelfiles.exceptions import ModelFileInvalid
-from gantry.modelfiles.gguf_file import read_gguf
+from gantry.modelfiles.load_parameters import validate_load_parameters
 from gantry.modelfiles.model_entry import LARGEST_SIZE, LONGEST_CONTEXT, MODEL_ID, tags_error, text_error
+from gantry.modelfiles.model_file import form_of, read_model
 from gantry.modelfiles.sampling import validate_sampling
-from gantry.runtimes.llama_parameters import validate_extra_args, validate_parameters
+from gantry.runtimes import llama_parameters, tabby_parameters
+from gantry.runtimes.llama_parameters import validate_extra_args
 from gantry.runtimes.typed_fields import ParameterInvalid, got
 from models_admin.exceptions import InvalidDefinition
-from models_admin.model_files import full_path, is_there
+from models_admin.model_files import full_path, is_there, wrong_runtime
+from models_admin.models import Runtime
 
 
 def validate_definition(values: Mapping[str, Any]) -> None:
@@ -22,6 +25,7 @@ def validate_definition(values: Mapping[str, Any]) -> None:
         InvalidDefinition: carries a (place, message) pair for each error; a place is a field, or "parameters.ctx_size".
     """
     errors = [error for name, check in _CHECKS.items() if name in values for error in check(name, values[name])]
+    errors += _check_parameters(values) + _check_fit(values)
     if errors:
         raise InvalidDefinition("The definition has errors.", errors)
 
@@ -89,11 +93,36 @@ def _check_path(name: str, value: Any) -> list[tuple[str, str]]:
     if not value or not is_there(path):
         return []
     try:
-        read_gguf(path)
+        read_model(path)
     except ModelFileInvalid as exc:
-        return [(name, f"the file {exc.reason}")]
+        return [(name, f"the {form_of(path) or 'file'} {exc.reason}")]
     return []
 
+
+def _check_parameters(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """They are those of the runtime, where it is given too."""
+    if "parameters" not in values:
+        return []
+    runtime = values.get("runtime")
+    check = (
+        validate_load_parameters
+        if runtime is None
+        else _PARAMETERS.get(runtime.kind, llama_parameters.validate_parameters)
+    )
+    return _check_fields(check)("parameters", values["parameters"])
+
+
+def _check_fit(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """The runtime, where it is given too, loads what is at the path."""
+    runtime, path = values.get("runtime"), str(values.get("path") or "")
+    if runtime is None or text_error(path, 1000):
+        return []
+    reason = wrong_runtime(runtime.kind, full_path(path))
+    return [("runtime", f"cannot load it: what the path names {reason}")] if path and reason else []
+
+
+# By kind of runtime; every other takes those of llama-server.
+_PARAMETERS: dict[str, Callable[[Any], object]] = {Runtime.Kind.TABBY: tabby_parameters.validate_parameters}
 
 _CHECKS: dict[str, _Check] = {
     "model_id": _check_id,
@@ -105,7 +134,6 @@ _CHECKS: dict[str, _Check] = {
     "quantization": _check_text(50),
     "parameter_label": _check_text(50),
     "architecture": _check_text(100),
-    "parameters": _check_fields(validate_parameters),
     "extra_args": _check_extra_args,
     "chat_template": _check_text(200_000, many_lines=True),
     "sampling": _check_fields(validate_sampling),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +12,24 @@ from django.conf import settings
 
 from gantry import live
 from gantry.modelfiles.exceptions import ModelFileInvalid
-from gantry.modelfiles.gguf_file import GGUFFacts, read_gguf, shard_paths
+from gantry.modelfiles.model_file import Form, ModelFileFacts, form_of, model_files, read_model
 from gantry.planning.states import ErrorCode
 from models_admin.models import ModelDefinition, Runtime
 
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-FILE_KINDS = frozenset({Runtime.Kind.LLAMA_SERVER})  # runtimes that load files of this host
+# What each kind of runtime loads from this host's disk. One that is not here keeps its models to itself.
+LOADED_FORMS: Mapping[str, Form] = {
+    Runtime.Kind.LLAMA_SERVER: Form.FILE,
+    Runtime.Kind.TABBY: Form.FOLDER,
+}
+# Kinds that offer by themselves what they can load: their word counts, until the folder was seen on this host.
+SELF_LISTING_KINDS = frozenset({Runtime.Kind.TABBY})
+NEEDS_ANOTHER_RUNTIME = {
+    Form.FILE: "is a GGUF file, which needs llama-server",
+    Form.FOLDER: "holds a model in safetensors files, which needs TabbyAPI or vLLM",
+}
 
 Stamp = list[list[int]]  # size and time of change of each file: when it is the same, so is what they say
 
@@ -70,7 +80,7 @@ def refresh_availability(models: Iterable[ModelDefinition] | None = None) -> lis
         The model ids whose state changed; pages are told of them.
     """
     changed = []
-    for model in _on_this_host() if models is None else filter(is_on_this_host, models):
+    for model in _on_this_host() if models is None else filter(_can_be_looked_at, models):
         fields = _look_again(model)
         if fields:
             ModelDefinition.objects.filter(pk=model.pk).update(**fields)
@@ -82,7 +92,28 @@ def refresh_availability(models: Iterable[ModelDefinition] | None = None) -> lis
     return changed
 
 
-def fact_fields(model: ModelDefinition, facts: GGUFFacts, stamp: Stamp) -> dict[str, Any]:
+def damage(path: Path) -> str:
+    """What is wrong with the model at a path, to go on after "it": "is cut off: …"; "" when it can be used or is not there.
+
+    A file that does not call itself GGUF is its server's own business.
+    """
+    form = form_of(path)
+    if form is None or (form == Form.FILE and path.suffix.lower() != ".gguf"):
+        return ""
+    try:
+        read_model(path)
+    except ModelFileInvalid as exc:
+        return exc.reason
+    return ""
+
+
+def wrong_runtime(kind: str, path: Path) -> str:
+    """Why a runtime of this kind cannot load what lies at a path, to go on after "it"; "" when it can, or nobody knows."""
+    form, wanted = form_of(path), LOADED_FORMS.get(kind)
+    return NEEDS_ANOTHER_RUNTIME[form] if form and wanted and form != wanted else ""
+
+
+def fact_fields(model: ModelDefinition, facts: ModelFileFacts, stamp: Stamp) -> dict[str, Any]:
     """What a definition takes over from its file. A parameter count that a person gave stays."""
     return {
         "size_bytes": facts.size_bytes,
@@ -115,39 +146,62 @@ def stamp_of(paths: Iterable[Path]) -> Stamp:
 
 def _on_this_host() -> QuerySet[ModelDefinition]:
     return ModelDefinition.objects.with_runtime().filter(
-        runtime__kind__in=FILE_KINDS, runtime__pool__host=settings.HOST_NAME
+        runtime__kind__in=LOADED_FORMS, runtime__pool__host=settings.HOST_NAME
     )
 
 
 def is_on_this_host(model: ModelDefinition) -> bool:
-    """Whether its file can be looked at from here: its runtime loads files, and those of this host."""
-    return model.runtime.kind in FILE_KINDS and model.runtime.pool.host == settings.HOST_NAME
+    """Whether its file can be looked at from here, and is missing when it is not there."""
+    return _can_be_looked_at(model) and (model.runtime.kind not in SELF_LISTING_KINDS or _was_seen(model))
+
+
+def is_listed_only(model: ModelDefinition) -> bool:
+    """Whether a server of this host offers it by name, and nobody has seen its folder yet."""
+    return model.runtime.kind in SELF_LISTING_KINDS and _can_be_looked_at(model) and not _was_seen(model)
+
+
+def _can_be_looked_at(model: ModelDefinition) -> bool:
+    return model.runtime.kind in LOADED_FORMS and model.runtime.pool.host == settings.HOST_NAME
+
+
+def _was_seen(model: ModelDefinition) -> bool:
+    return bool(model.metadata.get("stamp"))
 
 
 def _look_again(model: ModelDefinition) -> dict[str, Any]:
     """The fields that are to change."""
     path = resolve_path(model)
     try:
-        if not model.path or not path.is_file():
-            return {"is_available": False} if model.is_available else {}
-        stamp = stamp_of(shard_paths(path))
+        form = form_of(path) if model.path else None
+        if form is None:
+            return _missing(model)
+        stamp = stamp_of(model_files(path))
     except (ModelFileInvalid, OSError):  # a shard is missing, a folder may not be entered: as good as the whole file
-        return {"is_available": False} if model.is_available else {}
+        return _missing(model)
     if stamp == model.metadata.get("stamp"):
         return {} if model.is_available else {"is_available": True}
+    if reason := wrong_runtime(model.runtime.kind, path):
+        return _damaged(stamp, form, reason)
     try:
-        return fact_fields(model, read_gguf(path), stamp) | _mended(model)
+        return fact_fields(model, read_model(path), stamp) | _mended(model)
     except ModelFileInvalid as exc:
-        return _damaged(stamp, exc.reason)
+        return _damaged(stamp, form, exc.reason)
 
 
-def _damaged(stamp: Stamp, reason: str) -> dict[str, Any]:
+def _missing(model: ModelDefinition) -> dict[str, Any]:
+    """A server's own word that it has the model stands as long as nobody has seen the folder here."""
+    if not model.is_available or (model.runtime.kind in SELF_LISTING_KINDS and not _was_seen(model)):
+        return {}
+    return {"is_available": False}
+
+
+def _damaged(stamp: Stamp, form: Form, reason: str) -> dict[str, Any]:
     """It is there, so it is not "not downloaded": what is wrong with it is told like a failed load."""
     return {
         "is_available": True,
         "metadata": {"stamp": stamp, "problem": reason},
         "last_error_code": ErrorCode.FILE_DAMAGED,
-        "last_error_text": f"The file {reason}.",
+        "last_error_text": f"The {form.value} {reason}.",
     }
 
 

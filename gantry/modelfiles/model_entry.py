@@ -28,12 +28,12 @@ class ModelEntry:
     model_id: str
     name: str
     description: str = ""
-    path: str = ""  # of the GGUF file; relative to the models folder
+    path: str = ""  # of the GGUF file or the folder; relative to the models folder
     size_bytes: int = 0
     quantization: str = ""
     parameter_label: str = ""  # "20B"
     context_length: int | None = None  # tokens it was trained for
-    parameters: Mapping[str, Any] = field(default_factory=dict)  # LlamaParameters.as_dict
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # LlamaParameters.as_dict or TabbyParameters.as_dict
     extra_args: tuple[str, ...] = ()
     chat_template: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)  # Sampling.as_dict

@@ -9,6 +9,7 @@ import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from gantry.modelfiles.exceptions import ModelsYAMLInvalid
+from gantry.modelfiles.load_parameters import validate_load_parameters
 from gantry.modelfiles.model_entry import (
     MODEL_ID,
     ModelEntry,
@@ -20,7 +21,7 @@ from gantry.modelfiles.model_entry import (
 )
 from gantry.modelfiles.sampling import validate_sampling
 from gantry.modelfiles.yaml_nodes import ABSENT, EXPONENT, Absent, Notes, compose
-from gantry.runtimes.llama_parameters import validate_extra_args, validate_parameters
+from gantry.runtimes.llama_parameters import validate_extra_args
 from gantry.runtimes.typed_fields import ParameterInvalid, TypedFields, got
 
 _Listed = tuple[str | None, str, Node, dict[str, Node]]  # id, place, node and keys of an entry
@@ -205,7 +206,7 @@ _READERS: dict[str, tuple[str, Callable[[Notes, Node, str], Any]]] = {
     "quantization": ("quantization", _read_text(50)),
     "parameter_count": ("parameter_label", _read_text(50)),
     "context": ("context_length", _read_parsed(parse_context, "a number of tokens such as 32768 or 32K")),
-    "parameters": ("parameters", _read_fields(validate_parameters)),
+    "parameters": ("parameters", _read_fields(validate_load_parameters)),
     "extra_args": ("extra_args", _read_extra_args),
     "chat_template": ("chat_template", _read_text(200_000, many_lines=True)),
     "sampling": ("sampling", _read_fields(validate_sampling)),

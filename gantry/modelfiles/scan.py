@@ -8,17 +8,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gantry.modelfiles.exceptions import ModelFileInvalid
-from gantry.modelfiles.gguf_file import GGUFFacts, is_later_shard, read_gguf
+from gantry.modelfiles.gguf_file import is_later_shard
+from gantry.modelfiles.hf_folder import is_model_folder, is_outdated_snapshot
+from gantry.modelfiles.model_file import ModelFileFacts, read_model
 
-MOST_FILES = 10_000  # GGUF files looked at in one scan; a folder with more was not meant
+MOST_FILES = 10_000  # models looked at in one scan; a folder with more was not meant
 MOST_FOLDERS = 50_000  # folders looked through in one scan: some seconds; nobody meant all of a disk
+# Folders that hold no models, yet many files, or names of models without their weights (the hub's cache).
+_SKIPPED = {".git", ".no_exist", ".locks", "__pycache__", "node_modules"}
 
 
 @dataclass(frozen=True, slots=True)
 class ScanResult:
     """What a folder holds, both lists by path. A problem is a path and why nothing was made of it, in words."""
 
-    models: tuple[GGUFFacts, ...]
+    models: tuple[ModelFileFacts, ...]
     problems: tuple[tuple[Path, str], ...]
 
 
@@ -32,31 +36,33 @@ def default_folder() -> Path:
 
 
 def scan_folder(folder: Path) -> ScanResult:
-    """Read every GGUF model in a folder and the folders in it; several shards are one model.
+    """Read every model in a folder and the folders in it: GGUF files, and folders as Hugging Face keeps them.
 
-    Follows links, but each folder and each file is read once. What cannot be read is told in `problems`; nothing is raised.
+    Several shards are one model; of the revisions in the hub's cache only the one in use counts. Follows links, but each folder and each file is read once. What cannot be read is told in `problems`; nothing is raised.
     """
-    models: list[GGUFFacts] = []
+    models: list[ModelFileFacts] = []
     problems: list[tuple[Path, str]] = []
-    for count, path in enumerate(_gguf_files(folder, problems), start=1):
+    for count, path in enumerate(_candidates(folder, problems), start=1):
         if count > MOST_FILES:
-            problems.append((folder, f"holds more than {MOST_FILES:,} GGUF files; the rest was left out"))
+            problems.append((folder, f"holds more than {MOST_FILES:,} models; the rest was left out"))
             break
         try:
-            models.append(read_gguf(path))
+            models.append(read_model(path))
         except ModelFileInvalid as exc:
             problems.append((path, exc.reason))
     return ScanResult(tuple(sorted(models, key=lambda facts: facts.path)), tuple(sorted(problems)))
 
 
-def _gguf_files(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[Path]:
-    """Files that stand for a model: each single file, and the first shard that is there of each set."""
+def _candidates(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[Path]:
+    """What stands for a model: a folder with one, each single GGUF file, and the first shard that is there of each set."""
     if problem := _folder_problem(folder):
         problems.append((folder, problem))
         return
     sets: set[tuple[Path, str]] = set()
     files: set[tuple[int, int] | None] = {None}  # None: a link that leads nowhere
     for parent, names in _folders(folder, problems):
+        if is_model_folder(parent) and not is_outdated_snapshot(parent):
+            yield parent
         for name in sorted(name for name in names if name.lower().endswith(".gguf")):
             path, shard_set = parent / name, (parent, _set_name(name))
             identity = _identity(path)
@@ -93,7 +99,7 @@ def _folders(folder: Path, problems: list[tuple[Path, str]]) -> Iterator[tuple[P
         if len(seen) > MOST_FOLDERS:
             problems.append((folder, f"holds more than {MOST_FOLDERS:,} folders; the rest was left out"))
             return
-        folders.sort()
+        folders[:] = sorted(set(folders) - _SKIPPED)
         yield Path(parent), names
 
 
