@@ -18,6 +18,7 @@ class Board:
         self._effects = effects
         self._started_at = 0.0
         self._percent = 0.0
+        self._done: set[int] = set()
 
     def extend(self, steps: Sequence[PlanStep]) -> int:
         """Add steps; gives the index of the first of them."""
@@ -39,7 +40,14 @@ class Board:
 
     def end(self, index: int, state: StepState, text: str) -> None:
         """A step ended."""
+        if state == StepState.DONE:
+            self._done.add(index)
         self._say(index, state, 1.0 if state == StepState.DONE else 0.0, text)
+
+    def close(self, index: int, state: StepState, text: str) -> None:
+        """The run ended at this step; one that was done stays done."""
+        if index not in self._done:
+            self.end(index, state, text)
 
     def _say(
         self,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -23,6 +23,16 @@ class StepReport:
     text: str
     bytes_done: int | None = None
     bytes_total: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoadMeasure:
+    """What one load took, for those who foretell the next one. In seconds."""
+
+    seconds: float  # from asking for it until the runtime said that it is ready
+    verify_seconds: float  # after that, until its first token
+    # What the whole load was foretold to take (gone by and left together) when its fraction first reached a quarter.
+    at_quarter_seconds: float | None = None
 
 
 class Effects(Protocol):
@@ -57,19 +67,23 @@ class Effects(Protocol):
         ...
 
     def load_request(self, model_id: str) -> LoadRequest:
-        """What to ask the runtime for; a new instance id each time."""
+        """What to ask the runtime for; a new instance id each time. Changes nothing."""
         ...
 
     def instance_loading(self, request: LoadRequest) -> None:
         """About to load: the record is written before the process exists, so that it is never unknown (I7)."""
         ...
 
-    def instance_loaded(self, instance: RunningInstance, seconds: float) -> None:
-        """It is verified and may serve; `seconds` is what the load took."""
+    def instance_loaded(self, instance: RunningInstance, measure: LoadMeasure) -> None:
+        """It is verified and may serve."""
         ...
 
     def instance_unloading(self, instance_id: str) -> None:
         """From now on nothing new may be sent to it."""
+        ...
+
+    def instance_kept(self, instance_id: str) -> None:
+        """Its unloading failed and it still answers: it may serve again, and nobody owes it any more."""
         ...
 
     def instance_gone(self, instance_id: str) -> None:
@@ -84,6 +98,25 @@ class Effects(Protocol):
         """Whether this model was the one that served when the job began."""
         ...
 
-    def free_bytes(self) -> int:
-        """Free memory of the pool, measured now."""
+    def active_model(self) -> str:
+        """The id of the model that serves now, "" when none does."""
+        ...
+
+    def free_bytes(self, devices: Sequence[str] = ()) -> int:
+        """Free memory of these devices together, measured now; of the whole pool when none are named.
+
+        Raises:
+            RuntimeFault: it cannot be read (MEMORY_UNREADABLE).
+        """
+        ...
+
+    def call(self, instance: RunningInstance, is_cancelled: Callable[[], bool]) -> None:
+        """Make the one chat call of a call job and keep its answer with the job.
+
+        Blocks until the answer is whole.
+
+        Raises:
+            LoadCancelled: `is_cancelled` turned true; the server has been told to stop.
+            RuntimeFault: there is no answer (CALL_FAILED).
+        """
         ...
