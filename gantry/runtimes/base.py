@@ -56,6 +56,16 @@ class LoadRequest:
     extra_args: Sequence[str] = ()
     chat_template: str = ""
     is_embedding: bool = False
+    devices: tuple[str, ...] = ()  # ids as `gantry.hardware` gives them; empty: all there are
+
+
+@dataclass(frozen=True, slots=True)
+class AvailableModel:
+    """A model that a server offers by itself, loaded or not."""
+
+    model_id: str  # as the server names it
+    size_bytes: int | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)  # what else it says, JSON data
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +94,8 @@ class RunningInstance:
     memory_bytes: int | None = None
     exit_text: str = ""
     exit_code: ErrorCode | None = None  # the cause, when it died
+    is_external: bool = False  # somebody else loaded it: it is shown and used, but never ended without being asked
+    is_asleep: bool = False  # the server keeps it ready without holding its memory; a request wakes it
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +133,10 @@ class Runtime(Protocol):
         """Everything it holds now, and what died since it was last forgotten."""
         ...
 
+    def models(self) -> Sequence[AvailableModel]:
+        """The models that the server offers by itself; none for one that is given files."""
+        ...
+
     def check_load(self, request: LoadRequest) -> None:
         """Refuse a load that cannot work, as far as that can be told without starting it. Changes nothing.
 
@@ -128,6 +144,14 @@ class Runtime(Protocol):
 
         Raises:
             LoadFailed, RuntimeRefused: with the cause, as `load` would raise it.
+        """
+        ...
+
+    def prefetch(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> int:
+        """Have what a load will read at hand (in the page cache), while something else still holds the memory.
+
+        Takes no memory from anybody, may do nothing, never raises. Blocks until it is done or `is_cancelled`; gives the
+        bytes that were read.
         """
         ...
 

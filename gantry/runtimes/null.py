@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import (
+    AvailableModel,
     Capabilities,
     LoadProgress,
     LoadRequest,
@@ -53,17 +54,24 @@ class NullWorld:
     load_seconds: float = 0.0
     unload_seconds: float = 0.0
     verify_seconds: float = 0.0
+    prefetch_seconds: float = 0.0
     is_away: bool = False  # every call raises RuntimeAway
     failures: dict[str, Failure] = field(default_factory=dict)  # model id -> how its load fails
     refused: dict[str, ErrorCode] = field(default_factory=dict)  # model id -> why it is refused before anything happens
     stalls: dict[str, float] = field(default_factory=dict)  # model id -> fraction at which its load stands still
     stuck_unloads: set[str] = field(default_factory=set)  # model ids that will not unload
     silent: set[str] = field(default_factory=set)  # model ids that fail to answer when verified
+    hanging: set[str] = field(default_factory=set)  # model ids that let a verification wait for as long as they live
     busy: dict[str, int] = field(default_factory=dict)  # model id -> requests in flight
+    # model id -> requests in flight at one look after the other; when they are used up, `busy` counts
+    busy_next: dict[str, list[int]] = field(default_factory=dict)
     memory: dict[str, int] = field(default_factory=dict)  # model id -> bytes; else the size of its file
+    offers: list[AvailableModel] = field(default_factory=list)  # what it says it has by itself
     base_url: str = ""  # told with every instance, for tests that put a server behind it
     instances: dict[str, RunningInstance] = field(default_factory=dict)
     loads: list[LoadRequest] = field(default_factory=list)  # every load asked for, in order
+    prefetched: list[str] = field(default_factory=list)  # model ids whose files were to be read ahead
+    prefetches_ended: list[str] = field(default_factory=list)  # "cancelled" or "done", in the order in which they ended
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def put(self, instance: RunningInstance) -> None:
@@ -146,6 +154,23 @@ class NullRuntime:
         with world.lock:
             return tuple(world.instances.values())
 
+    def models(self) -> Sequence[AvailableModel]:
+        """None, for it is given files, unless the world says otherwise."""
+        return tuple(self._reach().offers)
+
+    def prefetch(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> int:
+        """Pretend to read for the world's `prefetch_seconds`."""
+        world = self.world
+        world.prefetched.append(request.model_id)
+        deadline = time.monotonic() + world.prefetch_seconds
+        while time.monotonic() < deadline:
+            if is_cancelled():
+                world.prefetches_ended.append("cancelled")
+                return 0
+            time.sleep(STEP_SECONDS)
+        world.prefetches_ended.append("done")
+        return request.file_bytes
+
     def check_load(self, request: LoadRequest) -> None:
         """Refuse what the world says it refuses."""
         code = self._reach().refused.get(request.model_id)
@@ -190,19 +215,26 @@ class NullRuntime:
                 del world.instances[instance_id]
 
     def verify(self, instance_id: str) -> Verification:
-        """Answer, unless the world says the model is silent or it is not there."""
+        """Answer, unless the world says the model is silent or hangs, or it is not there (any more)."""
         world = self._reach()
-        instance = world.instances.get(instance_id)
-        if instance is None or not instance.is_ready or instance.model_id in world.silent:
-            raise VerifyFailed("The model gave no token.")
-        time.sleep(world.verify_seconds)
-        return Verification(seconds=world.verify_seconds, text="ok")
+        began_at = time.monotonic()
+        while True:
+            instance = world.instances.get(instance_id)
+            if instance is None or not instance.is_ready or instance.model_id in world.silent:
+                raise VerifyFailed("The model gave no token.")
+            left = world.verify_seconds - (time.monotonic() - began_at)
+            if left <= 0 and instance.model_id not in world.hanging:
+                return Verification(seconds=world.verify_seconds, text="ok")
+            time.sleep(STEP_SECONDS if left <= 0 else min(STEP_SECONDS, left))
 
     def busy_count(self, instance_id: str) -> int:
         """As set in the world for the instance's model."""
         world = self._reach()
         instance = world.instances.get(instance_id)
-        return world.busy.get(instance.model_id, 0) if instance and instance.is_alive else 0
+        if instance is None or not instance.is_alive:
+            return 0
+        coming = world.busy_next.get(instance.model_id)
+        return coming.pop(0) if coming else world.busy.get(instance.model_id, 0)
 
     def log_tail(self, instance_id: str, lines: int = 50) -> tuple[str, ...]:
         """One line for each instance that is known."""

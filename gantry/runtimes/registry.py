@@ -10,7 +10,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-from gantry.runtimes.base import Runtime
+from gantry.runtimes.base import Capabilities, Runtime
 
 
 class UnknownRuntimeKind(Exception):
@@ -30,12 +30,15 @@ class RuntimeConfig:
     options: Mapping[str, Any] = field(default_factory=dict)  # settings of this kind, JSON data
     state_dir: Path = Path()  # where it keeps what must outlive the process
     binary: Path | None = None  # the server program; None: looked for
+    url: str = ""  # of a server that somebody else runs, without a path
+    api_key: str = field(default="", repr=False)  # for what everybody may ask it
+    admin_key: str = field(default="", repr=False)  # for loading and unloading, where that takes another key
 
     @property
     def key(self) -> tuple[str, ...]:
         """Equal for configurations that mean the same adapter."""
         options = json.dumps(dict(self.options), sort_keys=True, default=str)
-        return (self.name, self.kind, options, str(self.state_dir), str(self.binary))
+        return (self.name, self.kind, options, str(self.state_dir), str(self.binary), self.url, self.api_key, self.admin_key)
 
 
 class RuntimeFactory(Protocol):
@@ -48,8 +51,10 @@ class RuntimeFactory(Protocol):
 
 # kind -> "module:class", imported on first use so that no process loads an adapter it never needs.
 KINDS: dict[str, str] = {
+    "llama_router": "gantry.runtimes.llama_router:LlamaRouterRuntime",
     "llama_server": "gantry.runtimes.llama_server:LlamaServerRuntime",
     "null": "gantry.runtimes.null:NullRuntime",
+    "tabby": "gantry.runtimes.tabby:TabbyRuntime",
 }
 
 _built: dict[tuple[str, ...], Runtime] = {}
@@ -67,6 +72,15 @@ def build_runtime(config: RuntimeConfig) -> Runtime:
         if runtime is None:
             runtime = _built[config.key] = _factory(config.kind)(config)
         return runtime
+
+
+def capabilities_of(kind: str) -> Capabilities:
+    """What a kind of runtime can do, without building one.
+
+    Raises:
+        UnknownRuntimeKind: nothing is registered under `kind`.
+    """
+    return cast("type[Runtime]", _factory(kind)).capabilities
 
 
 def _factory(kind: str) -> RuntimeFactory:

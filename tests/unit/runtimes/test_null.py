@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -140,6 +141,31 @@ def test_silent_model_fails_verification(runtime: NullRuntime, world: NullWorld)
     world.silent.add("model-a")
     with pytest.raises(VerifyFailed):
         runtime.verify("one")
+
+
+def test_hanging_model_lets_a_verification_wait_until_it_is_gone(runtime: NullRuntime, world: NullWorld) -> None:
+    load(runtime)
+    world.hanging.add("model-a")
+    with ThreadPoolExecutor(1) as thread:
+        trial = thread.submit(runtime.verify, "one")
+        assert not wait([trial], timeout=0.1).done
+        runtime.unload("one")
+        with pytest.raises(VerifyFailed):
+            trial.result(timeout=5)
+
+
+def test_busy_counts_come_one_after_the_other_then_the_standing_one(runtime: NullRuntime, world: NullWorld) -> None:
+    load(runtime)
+    world.busy["model-a"] = 1
+    world.busy_next["model-a"] = [3, 2]
+    assert [runtime.busy_count("one") for _ in range(4)] == [3, 2, 1, 1]
+
+
+def test_read_ahead_lasts_as_long_as_told_or_until_cancelled(runtime: NullRuntime, world: NullWorld) -> None:
+    assert runtime.prefetch(REQUEST, lambda: True) == 1000
+    world.prefetch_seconds = 60
+    assert runtime.prefetch(REQUEST, lambda: True) == 0
+    assert (world.prefetched, world.prefetches_ended) == (["model-a", "model-a"], ["done", "cancelled"])
 
 
 def test_second_load_of_an_instance_is_refused(runtime: NullRuntime) -> None:

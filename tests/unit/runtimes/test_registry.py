@@ -34,5 +34,5 @@ def test_other_options_give_another_adapter(tmp_path: Path) -> None:
 
 
 def test_unknown_kind_is_refused_with_what_is_known() -> None:
-    with pytest.raises(UnknownRuntimeKind, match="'steam'; known: llama_server, null"):
+    with pytest.raises(UnknownRuntimeKind, match="'steam'; known: llama_router, llama_server, null, tabby"):
         build_runtime(RuntimeConfig("a", "steam"))

@@ -1,0 +1,81 @@
+"""Reading what a server sends, within bounds: of size, of time, of patience.
+
+httpx bounds each wait and nothing else; httpx-sse keeps a line until it ends, however long it is. A server that goes on for ever must
+cost neither memory nor a worker.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+LARGEST_ANSWER = 4_000_000  # bytes
+LONGEST_LINE = 1_000_000  # bytes
+LARGEST_STREAM = 64_000_000  # bytes of one load; pings for a day are below a megabyte
+
+
+class UnreadableError(ValueError):
+    """What came cannot be read."""
+
+
+def read_all(chunks: Iterable[bytes], deadline: float) -> bytes:
+    """A whole body.
+
+    Args:
+        deadline: on the monotonic clock.
+
+    Raises:
+        UnreadableError: it is too large, or drips on past the deadline.
+    """
+    body = bytearray()
+    for chunk in chunks:
+        body += chunk
+        if len(body) > LARGEST_ANSWER or time.monotonic() > deadline:
+            raise UnreadableError("the answer does not end")
+    return bytes(body)
+
+
+def read_json(data: bytes) -> Any:
+    """JSON, whatever else it is.
+
+    Raises:
+        UnreadableError: it is none.
+    """
+    try:
+        return json.loads(data.decode(errors="replace"))
+    except (ValueError, RecursionError) as exc:
+        raise UnreadableError("the answer is not JSON") from exc
+
+
+def read_events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
+    """JSON objects in the `data:` lines of an event stream. Comments and what is no JSON object are passed over.
+
+    TabbyAPI's events are one line each, so lines need not be joined.
+
+    Raises:
+        UnreadableError: a line or the stream does not end.
+    """
+    rest = b""
+    total = 0
+    for chunk in chunks:
+        total += len(chunk)
+        *lines, rest = (rest + chunk).split(b"\n")
+        if len(rest) > LONGEST_LINE or total > LARGEST_STREAM:
+            raise UnreadableError("the stream does not end")
+        for line in lines:
+            event = _event(line)
+            if event is not None:
+                yield event
+
+
+def _event(line: bytes) -> dict[str, Any] | None:
+    name, _, value = line.strip().partition(b":")
+    if name != b"data":
+        return None
+    try:
+        event = read_json(value)
+    except UnreadableError:
+        return None
+    return event if isinstance(event, dict) else None
