@@ -23,6 +23,7 @@ class StepSnapshot(TypedDict):
     """One step of a job as people see it. Seconds and bytes; percent 0 to 100."""
 
     kind: str  # planning.states.StepKind
+    model_id: NotRequired[str]  # not in steps stored by older versions
     model_name: str
     state: str  # planning.states.StepState
     percent: float
@@ -61,6 +62,8 @@ class JobSnapshot(TypedDict):
     error_hint: str  # what to do
     aftermath: str  # what was done about it: "SmolLM2 was put back."
     is_cancelling: bool
+    interrupts: bool  # there is a time in which no model answers; False: the present one serves until the target does
+    downtime_seconds: float | None  # how long that was, once it is over
     url: str
 
 

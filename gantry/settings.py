@@ -30,6 +30,8 @@ RUNTIME_DIR = DATA_DIR / "runtime"  # one folder for each model process
 LOG_DIR = DATA_DIR / "logs"
 MODELS_DIR: Path = env.gantry_models_dir or DATA_DIR / "models"
 LLAMA_SERVER: Path | None = env.gantry_llama_server
+SWITCH_TIMEOUT: float | None = env.switch_timeout  # seconds that any load may take; None: as the switch policy says
+REFRESH_INTERVAL: float = env.refresh_interval  # seconds between two looks at what models a server offers
 MEMORY = env.gantry_memory
 HOST_NAME = env.gantry_host
 
@@ -120,8 +122,16 @@ CHANNEL_LAYERS: dict[str, Any] = {
 }
 
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://")
-# A broker that hangs must not hang a click: the job's row is there, and recovery sends it again.
-CELERY_BROKER_TRANSPORT_OPTIONS = {"socket_timeout": 5.0, "socket_connect_timeout": 2.0}
+# A broker that hangs or is away must not hang a click: the job's row is there, and recovery sends it again.
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    "socket_timeout": 5.0,
+    "socket_connect_timeout": 2.0,
+    # Tried again once and at once; kombu's own three tries take six seconds.
+    "max_retries": 1,
+    "interval_start": 0.1,
+    "interval_step": 0.0,
+    "interval_max": 0.1,
+}
 
 AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
 AUTH_PASSWORD_VALIDATORS = [
@@ -199,10 +209,22 @@ UNFOLD: dict[str, Any] = {
                         "permission": _may_view("models_admin.view_switchjob"),
                     },
                     {
+                        "title": "Expected times",
+                        "icon": "timer",
+                        "link": reverse_lazy("admin:expected_times"),
+                        "permission": _may_view("models_admin.view_switchjob"),
+                    },
+                    {
                         "title": "Runtimes",
                         "icon": "memory",
                         "link": reverse_lazy("admin:models_admin_runtime_changelist"),
                         "permission": _may_view("models_admin.view_runtime"),
+                    },
+                    {
+                        "title": "Policy",
+                        "icon": "rule_settings",
+                        "link": reverse_lazy("admin:models_admin_switchpolicy_changelist"),
+                        "permission": _may_view("models_admin.view_switchpolicy"),
                     },
                     {
                         "title": "Audit",

@@ -21,13 +21,15 @@ from unfold.admin import ModelAdmin
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.paginator import InfinitePaginator
 
+from models_admin import admin_policy, admin_runtime  # noqa: F401 - they register their pages
 from models_admin.actor import Actor
 from models_admin.audit_words import audit_sentence
 from models_admin.definitions import delete_definition, save_definition
 from models_admin.exceptions import ActionRefused
-from models_admin.forms import ModelDefinitionForm, RuntimeForm
+from models_admin.forms import ModelDefinitionForm
 from models_admin.job_view import VIA_WORDS, job_view
 from models_admin.models import AuditEntry, ModelDefinition, Runtime, SwitchJob
+from models_admin.need_view import need_view
 from models_admin.snapshots import job_snapshot
 from models_admin.templatetags.gantry_format import ago, gigabytes_or_dash, seconds
 
@@ -67,20 +69,35 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
     show_full_result_count = False
     warn_unsaved_form = True
     actions = ["delete_selected"]
-    readonly_fields = ("is_available", "source", "last_failure", "last_used_at", "created_at", "updated_at")
+    readonly_fields = ("is_available", "source", "need", "last_failure", "last_used_at", "created_at", "updated_at")
     fieldsets = (
         (None, {"fields": ("model_id", "name", "description", "tags", "is_pinned")}),
         ("File", {"fields": ("runtime", "path", "is_available")}),
         ("How it is loaded", {"fields": ("parameters", "extra_args")}),
+        ("What a load takes", {"fields": ("need",)}),
         ("In chat", {"fields": ("sampling", "chat_template")}),
         ("Facts", {"fields": ("size_bytes", "quantization", "parameter_label", "architecture", "context_length")}),
         ("History", {"fields": ("source", "last_used_at", "last_failure", "created_at", "updated_at")}),
     )
 
+    class Media:
+        css = {"all": ("css/variables.css", "css/need.css")}
+
+    @override
+    def get_fieldsets(self, request: HttpRequest, obj: ModelDefinition | None = None) -> Any:
+        """What a load takes is asked of a model that is there."""
+        fieldsets = super().get_fieldsets(request, obj)
+        return fieldsets if obj else [one for one in fieldsets if one[1]["fields"] != ("need",)]
+
     @admin.display(ordering="size_bytes")
     def size(self, model: ModelDefinition) -> str:
         """Size in GB."""
         return gigabytes_or_dash(model.size_bytes)
+
+    @admin.display(description="memory and time")
+    def need(self, model: ModelDefinition) -> str:
+        """What it was estimated to take beside what it was measured to take."""
+        return render_to_string("models_admin/_need.html", {"view": need_view(model)})
 
     @admin.display(description="last failure")
     def last_failure(self, model: ModelDefinition) -> str:
@@ -141,25 +158,6 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
     @override
     def response_post_save_change(self, request: HttpRequest, obj: ModelDefinition) -> HttpResponse:
         return redirect("admin:models_tab")
-
-
-@admin.register(Runtime)
-class RuntimeAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
-    """Runtimes. Their health is read only: a worker looks at it every few seconds."""
-
-    form = RuntimeForm
-    list_display = ("name", "kind", "pool", "is_enabled", "is_healthy", "health_text", "version", "checked")
-    list_select_related = ("pool",)
-    readonly_fields = ("is_healthy", "health_text", "version", "checked_at")
-    fieldsets = (
-        (None, {"fields": ("name", "kind", "pool", "options", "is_enabled")}),
-        ("Health", {"fields": ("is_healthy", "health_text", "version", "checked_at")}),
-    )
-
-    @admin.display(description="last checked", ordering="checked_at")
-    def checked(self, runtime: Runtime) -> str:
-        """How long ago a worker looked."""
-        return ago(runtime.checked_at)
 
 
 @admin.register(SwitchJob)

@@ -17,6 +17,8 @@ class AuditEvent(StrEnum):
     SWITCH_REQUEST = "model:switch:request"
     UNLOAD_REQUEST = "model:unload:request"
     RESTART_REQUEST = "model:restart:request"
+    PRELOAD_REQUEST = "model:preload:request"
+    CALL_REQUEST = "model:call:request"
     JOB_CANCEL = "job:cancel:request"
     JOB_END = "job:end"
     MODEL_PIN = "model:pin:change"
@@ -27,6 +29,13 @@ class AuditEvent(StrEnum):
     MODELS_SCAN = "model:folder:scan"
     MODEL_CRASH = "model:process:crash"
     MODEL_ADOPT = "model:process:adopt"
+    MODEL_EXTERNAL = "model:load:external"
+    MODEL_EXTERNAL_UNLOAD = "model:unload:external"
+    MODEL_PAUSE = "model:process:pause"
+    RUNTIME_CREATE = "runtime:create"
+    RUNTIME_CHANGE = "runtime:change"
+    POLICY_CHANGE = "policy:change"
+    RECOVERY = "recovery:request"
 
 
 def write(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.db import transaction
 from django.utils import timezone
 
 from gantry import live
-from gantry.engine.effects import StepReport
+from gantry.engine.effects import LoadMeasure, StepReport
 from gantry.hardware.base import MemoryUnreadable
 from gantry.planning.states import ErrorCode, InstanceState, JobState, StepState
 from gantry.planning.types import PlanStep
 from gantry.runtimes.base import LoadRequest, RunningInstance
 from gantry.runtimes.exceptions import RuntimeFault
-from models_admin import catalog, job_moves, memory
+from models_admin import calling, catalog, job_moves, memory, specs
 from models_admin.models import LoadRecord, ModelDefinition, ModelInstance, SwitchJob
 
 REPORT_SECONDS = 0.25  # progress within a step is told at most this often
@@ -34,6 +34,7 @@ class DatabaseEffects:
         self._told: tuple[Any, ...] = ()
         self._looked_at = 0.0
         self._is_cancelled = False
+        self._free_before = 0
         self._active_before = set(
             ModelInstance.objects.filter(is_active=True).values_list("model__model_id", flat=True)
         )
@@ -103,31 +104,40 @@ class DatabaseEffects:
 
     def load_request(self, model_id: str) -> LoadRequest:
         """What to ask the runtime for."""
-        model = ModelDefinition.objects.get(model_id=model_id)
+        model = ModelDefinition.objects.with_runtime().get(model_id=model_id)
+        is_target = model.pk == self._job.target_id
         return LoadRequest(
             instance_id=str(uuid.uuid4()),
             model_id=model_id,
             path=catalog.resolve_path(model),
             file_bytes=model.size_bytes,
-            parameters=model.parameters,
+            parameters=specs.parameters_for(model, self._job.options.get("context") if is_target else None),
             extra_args=model.extra_args,
             chat_template=model.chat_template,
             is_embedding=model.is_embedding,
+            devices=tuple(self._job.plan.get("devices", ()) if is_target else model.devices),
         )
 
     def instance_loading(self, request: LoadRequest) -> None:
         """Write the record before the process exists."""
         model = ModelDefinition.objects.get(model_id=request.model_id)
+        self._free_before = self.free_bytes()
         with transaction.atomic():
             ModelInstance.objects.filter(model=model).delete()
             ModelInstance.objects.create(
-                instance_id=request.instance_id, model=model, runtime=model.runtime, state=InstanceState.LOADING
+                instance_id=request.instance_id,
+                model=model,
+                runtime=model.runtime,
+                state=InstanceState.LOADING,
+                parameters=dict(request.parameters),
             )
             self._models_changed(request.model_id)
 
-    def instance_loaded(self, instance: RunningInstance, seconds: float) -> None:
+    def instance_loaded(self, instance: RunningInstance, measure: LoadMeasure) -> None:
         """It is verified: keep how to reach it, and what the load took."""
-        held_bytes = memory.held_by(instance.pid, instance.memory_bytes)
+        measured = memory.held_by(instance.pid, instance.memory_bytes) or self._taken_from_pool()
+        held_bytes = measured or self._planned_need(instance.model_id)
+        held_on = memory.held_on(instance.pid)
         with transaction.atomic():
             ModelInstance.objects.filter(instance_id=instance.instance_id).update(
                 state=InstanceState.LOADED,
@@ -135,6 +145,7 @@ class DatabaseEffects:
                 pid=instance.pid,
                 process_started_at=instance.started_at,
                 held_bytes=held_bytes,
+                held_on=held_on,
                 loaded_at=timezone.now(),
             )
             row = ModelInstance.objects.select_related("model").get(instance_id=instance.instance_id)
@@ -143,11 +154,13 @@ class DatabaseEffects:
             row.save(update_fields=["api_key"])
             LoadRecord.objects.create(
                 model=row.model,
-                parameters_hash=catalog.parameters_hash(row.model),
+                parameters_hash=specs.parameters_hash(row.model, row.parameters),
                 host=self._job.pool.host,
-                held_bytes=held_bytes,
+                held_bytes=measured,
                 file_bytes=row.model.size_bytes,
-                load_seconds=seconds,
+                load_seconds=measure.seconds,
+                verify_seconds=measure.verify_seconds,
+                at_quarter_seconds=measure.at_quarter_seconds,
                 expected_seconds=_expected_load(self._job, row.model.model_id),
             )
             self._models_changed(row.model.model_id)
@@ -161,6 +174,20 @@ class DatabaseEffects:
                 self._keep_unloaded([*self._job.unloaded, entry])
             ModelInstance.objects.filter(instance_id=instance_id).update(state=InstanceState.UNLOADING, is_active=False)
             self._models_changed()
+
+    def instance_kept(self, instance_id: str) -> None:
+        """It would not be unloaded and still answers: as before, also in that it is the active one if it was."""
+        with transaction.atomic():
+            row = ModelInstance.objects.select_related("model").filter(instance_id=instance_id).first()
+            if row is None:
+                return
+            was_active = self.was_active(row.model.model_id)
+            self._keep_unloaded([entry for entry in self._job.unloaded if entry["model_id"] != row.model.model_id])
+            others = ModelInstance.objects.filter(is_active=True).exclude(pk=row.pk)
+            ModelInstance.objects.filter(pk=row.pk).update(
+                state=InstanceState.LOADED, is_active=was_active and not others.exists()
+            )
+            self._models_changed(row.model.model_id)
 
     def instance_gone(self, instance_id: str) -> None:
         """Drop the record."""
@@ -181,12 +208,34 @@ class DatabaseEffects:
         taken = {entry["model_id"] for entry in self._job.unloaded if entry["was_active"]}
         return model_id in self._active_before | taken
 
-    def free_bytes(self) -> int:
-        """Free memory of the job's pool, measured now."""
+    def active_model(self) -> str:
+        """The model that serves now, "" when none does."""
+        ids = ModelInstance.objects.filter(is_active=True).values_list("model__model_id", flat=True)
+        return ids.first() or ""
+
+    def free_bytes(self, devices: Sequence[str] = ()) -> int:
+        """Free memory of these devices, or of the job's whole pool, measured now."""
         try:
-            return memory.read_pool(self._job.pool).free_bytes
+            reading = memory.read_pool(self._job.pool)
         except MemoryUnreadable as exc:
             raise RuntimeFault(str(exc), code=ErrorCode.MEMORY_UNREADABLE) from exc
+        if not devices:
+            return reading.free_bytes
+        return sum(device.free_bytes for device in reading.devices if device.device_id in devices)
+
+    def call(self, instance: RunningInstance, is_cancelled: Callable[[], bool]) -> None:
+        """Make the one chat call of a call job and keep its answer."""
+        answer = calling.make_call(self._job, instance, is_cancelled)
+        self._job.result = answer
+        self._job.save(update_fields=["result"])
+
+    def _taken_from_pool(self) -> int:
+        """What the load took, where the memory itself shows it: on GPUs, whoever's process it is."""
+        return max(0, self._free_before - self.free_bytes()) if self._job.pool.kind == "nvml" else 0
+
+    def _planned_need(self, model_id: str) -> int:
+        """What it was reckoned to take: better than nothing where nobody can look."""
+        return int(self._job.plan.get("needed_bytes", 0)) if self._job.plan.get("target_id") == model_id else 0
 
     def _keep_unloaded(self, entries: list[dict[str, Any]]) -> None:
         self._job.unloaded = entries
@@ -200,6 +249,7 @@ def new_step(step: PlanStep) -> live.StepSnapshot:
     """A step that has not begun."""
     return {
         "kind": step.kind.value,
+        "model_id": step.model_id,
         "model_name": step.model_name,
         "state": StepState.PENDING.value,
         "percent": 0.0,

@@ -11,14 +11,17 @@ ActionRefused
 ├── DoesNotFitNow           409   carries required, available and freeable bytes
 ├── RuntimeUnusable         409
 ├── InvalidDefinition       422   carries (field, message) pairs
+├── InvalidRequest          422   carries (field, message) pairs
 └── Unavailable             503   the broker is away
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from gantry.planning.ways_out import WayOut
     from models_admin.models import SwitchJob
 
 
@@ -82,14 +85,22 @@ class AnotherJobRunning(ActionRefused):
 
 
 class DoesNotFitNow(ActionRefused):
-    """The model needs more than can be freed. Figures in bytes."""
+    """The model needs more than can be freed. Figures in bytes; `ways_out` is what would make room."""
 
     code = "insufficient_memory"
 
     def __init__(
-        self, sentence: str, hint: str, *, required_bytes: int, available_bytes: int, freeable_bytes: int
+        self,
+        sentence: str,
+        hint: str,
+        *,
+        required_bytes: int,
+        available_bytes: int,
+        freeable_bytes: int,
+        ways_out: Sequence[WayOut] = (),
     ) -> None:
         super().__init__(sentence, hint)
+        self.ways_out = tuple(ways_out)
         self.required_bytes = required_bytes
         self.available_bytes = available_bytes
         self.freeable_bytes = freeable_bytes
@@ -110,6 +121,10 @@ class InvalidDefinition(ActionRefused):
     def __init__(self, sentence: str, errors: list[tuple[str, str]]) -> None:
         super().__init__(sentence)
         self.errors = errors
+
+
+class InvalidRequest(InvalidDefinition):
+    """What was asked for makes no sense; each error names its place."""
 
 
 class Unavailable(ActionRefused):

@@ -12,7 +12,7 @@ from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
 from models_admin import catalog, definitions
 from models_admin.exceptions import InvalidDefinition, ModelInUse
-from models_admin.models import ModelDefinition, Runtime
+from models_admin.models import ModelDefinition
 
 MOST_YAML_BYTES = 1_000_000  # a file with thousands of models is far smaller
 _IDENTITY = ("model_id", "runtime")  # by these the process of a model is known
@@ -134,16 +134,6 @@ class ModelDefinitionForm(forms.ModelForm):  # type: ignore[type-arg]  # not sub
             self.add_error(None, f"{place}: {message}")
         elif field not in self.errors:  # an unreadable field has said enough
             self.add_error(field, f"{key}: {message}" if key else message)
-
-
-class RuntimeForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
-    """A runtime. Options that are no object would stop the worker of its host."""
-
-    options = JSONTextField(kind=dict, help_text="Settings of this kind of runtime. llama-server needs none.")
-
-    class Meta:
-        model = Runtime
-        fields = "__all__"  # noqa: DJ007 - the admin's fieldsets name them
 
 
 class YAMLForm(forms.Form):

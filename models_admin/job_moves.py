@@ -17,6 +17,7 @@ from models_admin import audit
 from models_admin.actor import SYSTEM, Actor
 from models_admin.models import ModelDefinition, SwitchEvent, SwitchJob
 from models_admin.snapshots import job_snapshot
+from models_admin.step_times import record_steps
 
 log = structlog.get_logger(__name__)
 
@@ -104,6 +105,7 @@ def finish(
     log_tail: str = "",
     rolled_back: bool | None = None,
     aftermath: str = "",
+    downtime_seconds: float | None = None,
     actor: Actor | None = None,
     if_heartbeat_at: datetime | None = None,
 ) -> bool:
@@ -125,6 +127,7 @@ def finish(
         "log_tail": log_tail,
         "rolled_back": rolled_back,
         "aftermath": aftermath[:500],
+        "downtime_seconds": downtime_seconds,
         "eta_seconds": None,
     }
     if state == JobState.SUCCEEDED:
@@ -138,6 +141,7 @@ def finish(
         job.refresh_from_db()
         _close_steps(job)
         record_event(job, text=text, steps=job.steps)
+        record_steps(job)
         _remember_on_model(job)
         _audit_end(job, actor)
         live.publish_models_changed([], event_id=f"job-{job.pk}-end")
@@ -169,16 +173,22 @@ def _close_steps(job: SwitchJob) -> None:
 
 def _remember_on_model(job: SwitchJob) -> None:
     """A model's last failure stays with it until it loads again."""
-    if job.target_id is None or job.kind == JobKind.UNLOAD:
+    if job.target_id is None or job.kind in {JobKind.UNLOAD, JobKind.UNLOAD_ALL}:
         return
     if job.state in _FAILURES:
         ModelDefinition.objects.filter(pk=job.target_id).update(
             last_error_code=job.error_code, last_error_text=job.error_text, last_failed_at=job.finished_at
         )
     elif job.state == JobState.SUCCEEDED:
+        # Somebody wants it all the same: what it did before does not count any more. Gantry's own loads forgive nothing.
+        forgiven: dict[str, Any] = {"crash_times": [], "paused_until": None} if _is_a_persons_switch(job) else {}
         ModelDefinition.objects.filter(pk=job.target_id).update(
-            last_error_code="", last_error_text="", last_used_at=job.finished_at
+            last_error_code="", last_error_text="", last_used_at=job.finished_at, **forgiven
         )
+
+
+def _is_a_persons_switch(job: SwitchJob) -> bool:
+    return job.kind == JobKind.SWITCH and job.via != SYSTEM.via
 
 
 def _audit_end(job: SwitchJob, actor: Actor | None) -> None:
@@ -193,6 +203,7 @@ def _audit_end(job: SwitchJob, actor: Actor | None) -> None:
             "seconds": round((job.finished_at - job.created_at).total_seconds(), 1) if job.finished_at else None,
             "error": job.error_code,
             "aftermath": job.aftermath,
+            "downtime": job.downtime_seconds,
         },
         outcome=job.state,
     )

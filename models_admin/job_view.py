@@ -29,12 +29,30 @@ _STEP_LABELS = {
     StepKind.FREE: "Check that the memory is free",
     StepKind.LOAD: "Load {name}",
     StepKind.VERIFY: "Get a first token from {name}",
+    StepKind.CALL: "Make the call to {name}",
 }
 _STEP_TONES: dict[str, Tone] = {"done": "green", "failed": "red"}
 _UNFINISHED_NOUNS = {
     JobKind.SWITCH: "The switch to {name}",
     JobKind.UNLOAD: "Unloading {name}",
+    JobKind.UNLOAD_ALL: "Unloading {name}",
     JobKind.RESTART: "The restart of {name}",
+    JobKind.PRELOAD: "Loading {name} in the background",
+    JobKind.CALL: "The call to {name}",
+}
+_TITLES = {  # while it runs, and once it is over
+    JobKind.UNLOAD: ("Unloading {name}", "Unload of {name}"),
+    JobKind.UNLOAD_ALL: ("Unloading {name}", "Unload of {name}"),
+    JobKind.RESTART: ("Restarting {name}", "Restart of {name}"),
+    JobKind.PRELOAD: ("Loading {name} in the background", "Background load of {name}"),
+    JobKind.CALL: ("Making one call to {name}", "Call to {name}"),
+}
+_DONE = {
+    JobKind.UNLOAD: "{name} was unloaded.",
+    JobKind.UNLOAD_ALL: "All models were unloaded.",
+    JobKind.RESTART: "{name} was restarted.",
+    JobKind.PRELOAD: "{name} is loaded.",
+    JobKind.CALL: "{name} has answered.",
 }
 
 
@@ -117,10 +135,8 @@ def step_label(kind: str, model_name: str) -> str:
 def _title(job: JobSnapshot) -> str:
     name = job["target_name"]
     over = job["is_finished"]
-    if job["kind"] == JobKind.UNLOAD:
-        return f"Unload of {name}" if over else f"Unloading {name}"
-    if job["kind"] == JobKind.RESTART:
-        return f"Restart of {name}" if over else f"Restarting {name}"
+    if job["kind"] != JobKind.SWITCH:
+        return _TITLES[JobKind(job["kind"])][over].format(name=name)
     verb = "Switch" if over else "Switching"
     if job["from_name"] and job["from_name"] != name:
         return f"{verb} from {job['from_name']} to {name}"
@@ -132,10 +148,8 @@ def _outcome(job: JobSnapshot) -> str:
         return ""
     name, kind = job["target_name"], JobKind(job["kind"])
     if job["state"] == JobState.SUCCEEDED:
-        done = {JobKind.UNLOAD: f"{name} was unloaded.", JobKind.RESTART: f"{name} was restarted."}.get(
-            kind, f"{name} is active."
-        )
-        return f"{done} {_took(job)}"
+        done = _DONE.get(kind, "{name} is active.").format(name=name)
+        return f"{done} {_took(job)}{_waited(job)}"
     noun = _UNFINISHED_NOUNS[kind].format(name=name)
     after = f"after {seconds(job['elapsed_seconds'])}"
     return {
@@ -148,6 +162,14 @@ def _outcome(job: JobSnapshot) -> str:
 def _took(job: JobSnapshot) -> str:
     expected = f" (expected {seconds(job['expected_seconds'])})" if job["expected_seconds"] else ""
     return f"Took {seconds(job['elapsed_seconds'])}{expected}."
+
+
+def _waited(job: JobSnapshot) -> str:
+    """How long nobody could chat, where that differs from the whole."""
+    waited = job["downtime_seconds"]
+    if waited is None:
+        return ""
+    return f" Chat waited {seconds(waited)} of it." if waited > 0 else " Nobody had to wait."
 
 
 def _tone(job: JobSnapshot) -> Tone:

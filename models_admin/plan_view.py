@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gantry.planning.states import JobKind
+from gantry.planning.states import JobKind, LoadOrder
 from models_admin.job_view import step_label
 from models_admin.templatetags.gantry_format import seconds
 
@@ -37,6 +37,7 @@ class PlanView:
     total_bytes: int
     expected_seconds: float
     range_text: str  # "usually 1.2–1.8 s, from 5 loads"
+    wait_text: str  # who has to wait for how long: "Nobody has to wait: SmolLM2 answers until Gemma 3 does."
 
     @property
     def room_bytes(self) -> int:
@@ -64,12 +65,13 @@ class PlanView:
         return round(100 * self.used_after_bytes / max(1, self.total_bytes), 1)
 
 
-def plan_view(plan: Mapping[str, Any], answers: Mapping[str, int] | None = None) -> PlanView:
+def plan_view(plan: Mapping[str, Any], answers: Mapping[str, int] | None = None, former: str = "") -> PlanView:
     """The plan as people read it.
 
     Args:
         plan: `SwitchPlan.as_dict()`.
         answers: model id -> answers that it is writing now.
+        former: name of the model that is active now, if any.
     """
     answers = answers or {}
     kind = JobKind(plan["kind"])
@@ -90,6 +92,7 @@ def plan_view(plan: Mapping[str, Any], answers: Mapping[str, int] | None = None)
         total_bytes=plan["total_bytes"],
         expected_seconds=plan["expected_seconds"],
         range_text=_range(plan),
+        wait_text=_wait(plan, kind, former or next((m["name"] for m in plan["evicted"] if m.get("is_active")), "")),
     )
 
 
@@ -98,16 +101,22 @@ def _loads(plan: Mapping[str, Any]) -> bool:
 
 
 def _title(kind: JobKind, target: str, evicted: tuple[EvictedView, ...]) -> str:
-    if kind == JobKind.UNLOAD:
+    if kind in {JobKind.UNLOAD, JobKind.UNLOAD_ALL}:
         return f"Unload {target or _names(evicted)}?"
-    return f"Restart {target}?" if kind == JobKind.RESTART else f"Switch to {target}?"
+    return {
+        JobKind.RESTART: f"Restart {target}?",
+        JobKind.PRELOAD: f"Load {target} in the background?",
+        JobKind.CALL: f"One call to {target}?",
+    }.get(kind, f"Switch to {target}?")
 
 
 def _verb(kind: JobKind, target: str, evicted: tuple[EvictedView, ...], *, loads: bool) -> str:
-    if kind == JobKind.UNLOAD:
+    if kind in {JobKind.UNLOAD, JobKind.UNLOAD_ALL}:
         return f"Unload {target or _names(evicted)}"
     if kind == JobKind.RESTART:
         return f"Restart {target}"
+    if kind == JobKind.PRELOAD:
+        return f"Load {target}"
     if not loads:
         return f"Make {target} active"
     return f"Unload {_names(evicted)} and load {target}" if evicted else f"Load {target}"
@@ -117,6 +126,19 @@ def _names(evicted: tuple[EvictedView, ...]) -> str:
     if len(evicted) > 2:
         return f"{len(evicted)} models"
     return " and ".join(model.name for model in evicted)
+
+
+def _wait(plan: Mapping[str, Any], kind: JobKind, former: str) -> str:
+    """Plans of older jobs do not say; nor does one that loads nothing or has nobody to keep waiting."""
+    if not former or not _loads(plan) or "interrupts" not in plan or kind == JobKind.PRELOAD:
+        return ""
+    if plan["interrupts"]:
+        return f"Everybody's chat waits for about {seconds(plan['downtime_seconds'])} of it."
+    if plan["target_name"] == former:
+        return ""
+    if plan.get("order") == LoadOrder.LOAD_FIRST:
+        return f"Nobody has to wait: {former} answers until {plan['target_name']} does, then it is unloaded."
+    return f"Nobody has to wait: {former} answers until {plan['target_name']} does, and stays loaded."
 
 
 def _range(plan: Mapping[str, Any]) -> str:

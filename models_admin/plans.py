@@ -1,43 +1,79 @@
-"""Plans made from the records: what is loaded, what the target needs, what is free."""
+"""Plans made from the records: what is loaded, what the target needs, what is free, what policy allows."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
 
-from gantry.planning.planner import plan_restart, plan_switch, plan_unload
+from gantry.planning.eviction import EvictionStrategy
+from gantry.planning.planner import (
+    ALL_MODELS,
+    PlanPolicy,
+    plan_preload,
+    plan_restart,
+    plan_switch,
+    plan_unload,
+    plan_unload_all,
+)
 from gantry.planning.states import InstanceState, JobKind
-from gantry.planning.types import LoadedModel, MemoryBudget, SwitchPlan, TimeRange
-from models_admin import catalog
-from models_admin.models import MemoryPool, ModelDefinition, ModelInstance
+from gantry.planning.types import DeviceMemory, LoadedModel, MemoryBudget, SwitchPlan, TimeRange
+from gantry.runtimes.registry import capabilities_of
+from models_admin import specs
+from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchPolicy
+from models_admin.step_times import StepTimes
 
 
-def make_plan(kind: JobKind, target: ModelDefinition, budget: MemoryBudget) -> SwitchPlan:
-    """What a job of this kind would do now.
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for. `target` with its runtime and pool; None when it is about all models of the pool."""
+
+    kind: JobKind
+    pool: MemoryPool
+    target: ModelDefinition | None
+    context: int | None = None  # tokens, for this load only; None: as the definition says
+    unpinned: Collection[str] = ()  # ids of models whose pin does not count any more
+
+    @property
+    def target_name(self) -> str:
+        """As people call it."""
+        return self.target.name if self.target else ALL_MODELS
+
+
+def make_plan(wish: Wish, budget: MemoryBudget | None = None) -> SwitchPlan:
+    """What a job that fulfils the wish would do now.
 
     Args:
-        target: the model to load, to unload or to load again; with its runtime and pool.
-        budget: the pool's memory; the caller decides whether that is a fresh reading or the last one.
+        budget: the pool's memory, measured now; None: as it was last read.
 
     Raises:
         DoesNotFit: no allowed set of evictions makes room.
+        DeviceUnknown: the model names a device that the pool does not have.
     """
-    loaded = loaded_models(target.runtime.pool)
-    own = next((model for model in loaded if model.model_id == target.model_id), None)
-    if kind == JobKind.UNLOAD:
+    loaded = loaded_models(wish.pool, unpinned=wish.unpinned)
+    budget = budget or budget_of(wish.pool)
+    if wish.kind == JobKind.UNLOAD_ALL or wish.target is None:
+        return plan_unload_all(loaded, budget)
+    own = next((model for model in loaded if model.model_id == wish.target.model_id), None)
+    if wish.kind == JobKind.UNLOAD:
         # None: its process has ended by itself. What is left is the record, which every job clears before it plans.
-        return plan_unload(own, budget) if own else replace(empty_plan(target), kind=kind, target_id="")
-    spec = catalog.spec_for(target, target.runtime.pool.host)
-    if kind == JobKind.RESTART:
+        return plan_unload(own, budget) if own else empty_plan(wish)
+    spec = specs.spec_for(specs.with_context(wish.target, wish.context), wish.pool.host)
+    if wish.kind == JobKind.RESTART or (own and _is_loaded_otherwise(wish)):
         return plan_restart(spec, own, budget)
-    return plan_switch(spec, loaded, budget)
+    if wish.kind == JobKind.PRELOAD:
+        return plan_preload(spec, loaded, budget)
+    must_go = _same_server(wish.target)
+    return plan_switch(spec, loaded, budget, policy=plan_policy(), kind=wish.kind, must_go=must_go)
 
 
-def empty_plan(target: ModelDefinition) -> SwitchPlan:
-    """A plan that does nothing."""
+def empty_plan(wish: Wish) -> SwitchPlan:
+    """A plan that does nothing: what is to be done cannot be told yet, or there is nothing."""
+    loads = wish.target is not None and wish.kind not in {JobKind.UNLOAD, JobKind.UNLOAD_ALL}
     return SwitchPlan(
-        kind=JobKind.SWITCH,
-        target_id=target.model_id,
-        target_name=target.name,
+        kind=wish.kind,
+        target_id=wish.target.model_id if wish.target and loads else "",
+        target_name=wish.target_name,
         steps=(),
         evicted=(),
         needed_bytes=0,
@@ -48,30 +84,71 @@ def empty_plan(target: ModelDefinition) -> SwitchPlan:
     )
 
 
-def loaded_models(pool: MemoryPool) -> list[LoadedModel]:
-    """What a pool's runtimes hold, oldest load first. One query."""
-    rows = (
+def parameters_of(wish: Wish) -> dict[str, Any]:
+    """What the target is to be loaded with."""
+    return specs.parameters_for(wish.target, wish.context) if wish.target else {}
+
+
+def _is_loaded_otherwise(wish: Wish) -> bool:
+    """Whether the target is held with another context than the one asked for."""
+    held = ModelInstance.objects.filter(model=wish.target, state=InstanceState.LOADED)
+    return wish.context is not None and not held.filter(parameters=parameters_of(wish)).exists()
+
+
+def _same_server(target: ModelDefinition) -> list[str]:
+    """Instances that go when the target comes, however much memory there is: its server holds one model at a time."""
+    if capabilities_of(target.runtime.kind).holds_many:
+        return []
+    ids = ModelInstance.objects.filter(runtime=target.runtime_id).exclude(model=target)
+    return [str(instance_id) for instance_id in ids.values_list("instance_id", flat=True)]
+
+
+def plan_policy() -> PlanPolicy:
+    """What the switch policy means for a plan."""
+    policy = SwitchPolicy.current()
+    return PlanPolicy(
+        strategy=EvictionStrategy(policy.strategy), may_evict=policy.auto_unload, keeps_former=policy.keep_former
+    )
+
+
+def loaded_models(pool: MemoryPool, *, unpinned: Collection[str] = ()) -> list[LoadedModel]:
+    """What a pool's runtimes hold, oldest load first."""
+    rows = list(
         ModelInstance.objects.filter(runtime__pool=pool, state=InstanceState.LOADED)
-        .select_related("model")
+        .select_related("model__runtime__pool")
         .order_by("created_at", "pk")
     )
-    return [_loaded(row) for row in rows]
+    if not rows:
+        return []
+    expected = specs.specs_for([row.model for row in rows])
+    times = StepTimes.of_hosts([pool.host])
+    return [
+        LoadedModel(
+            instance_id=str(row.instance_id),
+            model_id=row.model.model_id,
+            name=row.model.name,
+            held_bytes=row.held_bytes,
+            last_used=(row.model.last_used_at or row.created_at).timestamp(),
+            is_busy=row.busy_count > 0,
+            is_pinned=row.model.is_pinned and row.model.model_id not in unpinned,
+            is_active=row.is_active,
+            unload_seconds=times.unload_seconds(pool.host, row.model_id),
+            reload_seconds=expected[row.model_id].load_time.usual_seconds,
+            held_on=row.held_on,
+        )
+        for row in rows
+    ]
 
 
 def budget_of(pool: MemoryPool) -> MemoryBudget:
-    """The pool's memory as last read."""
-    return MemoryBudget(total_bytes=pool.total_bytes, free_bytes=pool.free_bytes)
-
-
-def _loaded(row: ModelInstance) -> LoadedModel:
-    used = row.model.last_used_at or row.created_at
-    return LoadedModel(
-        instance_id=str(row.instance_id),
-        model_id=row.model.model_id,
-        name=row.model.name,
-        held_bytes=row.held_bytes,
-        last_used=used.timestamp(),
-        is_busy=row.busy_count > 0,
-        is_pinned=row.model.is_pinned,
-        is_active=row.is_active,
+    """The pool's memory as last read; asked anew, for whoever holds the row may have held it for long."""
+    pool = MemoryPool.objects.get(pk=pool.pk)
+    return MemoryBudget(
+        total_bytes=pool.total_bytes,
+        free_bytes=pool.free_bytes,
+        devices=tuple(
+            DeviceMemory(device["id"], device["name"], device["total_bytes"], device["free_bytes"])
+            for device in pool.devices
+        ),
+        free_seconds=StepTimes.of_hosts([pool.host]).free_seconds(pool.host),
     )

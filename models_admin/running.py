@@ -5,25 +5,27 @@ from __future__ import annotations
 import threading
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import structlog
+from django.conf import settings
 from django.db import DatabaseError, connection
 from django.utils import timezone
 
-from gantry.engine.runner import Outcome, put_back, run_plan
+from gantry.engine.runner import Limits, Outcome, put_back, run_plan
 from gantry.hardware.base import MemoryUnreadable
-from gantry.planning.exceptions import DoesNotFit
-from gantry.planning.states import ErrorCode, InstanceState, JobKind, JobState, StepKind
-from gantry.planning.types import MemoryBudget, PlanStep, SwitchPlan
+from gantry.planning.exceptions import DeviceUnknown, DoesNotFit
+from gantry.planning.states import DrainAction, ErrorCode, InstanceState, JobKind, JobState, StepKind
+from gantry.planning.types import PlanStep, SwitchPlan
 from gantry.planning.wording import wording
 from gantry.runtimes.base import Runtime as Adapter
 from gantry.runtimes.exceptions import RuntimeFault
 from models_admin import actions, job_moves, memory, plans
 from models_admin.effects import DatabaseEffects, new_step
-from models_admin.models import ModelDefinition, ModelInstance, Runtime, SwitchJob
-from models_admin.runtime_access import runtime_for
+from models_admin.models import MemoryPool, ModelInstance, SwitchJob, SwitchPolicy
+from models_admin.plans import Wish
+from models_admin.runtime_access import fleet_for
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +58,7 @@ def run_job(job_id: int) -> None:
         log_tail="\n".join(outcome.log_tail),
         rolled_back=outcome.rolled_back,
         aftermath=outcome.aftermath,
+        downtime_seconds=outcome.downtime_seconds,
     )
     if outcome.error_code == ErrorCode.INTERNAL:  # it could not put back itself what it had unloaded
         actions.put_back_after(job)
@@ -70,16 +73,16 @@ def _look_at_memory(job: SwitchJob) -> None:
 
 
 def _carry_out(job: SwitchJob) -> Outcome:
-    if job.target is None:
+    if job.target is None and job.kind != JobKind.UNLOAD_ALL:
         return Outcome(JobState.FAILED, "The model was deleted.", error_code=ErrorCode.NOT_DOWNLOADED)
-    runtime = runtime_for(job.target.runtime)
+    wish = Wish(JobKind(job.kind), job.pool, job.target, job.options.get("context"))
     try:
-        return _carry_out_on(runtime, job, job.target)
+        return _carry_out_on(fleet_for(job.pool, job.target.model_id if job.target else ""), job, wish)
     except RuntimeFault as fault:  # before there was a plan; the engine tells of its own
         return _failed(fault.code, fault.detail)
 
 
-def _carry_out_on(runtime: Adapter, job: SwitchJob, target: ModelDefinition) -> Outcome:
+def _carry_out_on(runtime: Adapter, job: SwitchJob, wish: Wish) -> Outcome:
     effects = DatabaseEffects(job)
     owed = _inherit_unloaded(job)
     if effects.is_cancelled():
@@ -87,13 +90,16 @@ def _carry_out_on(runtime: Adapter, job: SwitchJob, target: ModelDefinition) -> 
             JobState.SUPERSEDED if effects.is_superseded() else JobState.CANCELLED, "Cancelled"
         )
     else:
-        _clear_leftovers(target.runtime, runtime)
-        outcome = _plan(job, target)
+        _clear_leftovers(job.pool, runtime)
+        _look_who_is_busy(job.pool, runtime)
+        outcome = _plan(wish)
+    policy = SwitchPolicy.current()
+    limits, fallback = limits_of(policy), _fallback(policy, job)
     if isinstance(outcome, SwitchPlan):
         _keep_plan(job, outcome)
-        return run_plan(outcome, runtime, effects, owed=owed)
+        return run_plan(outcome, runtime, effects, limits, owed=owed, **fallback)
     if owed and outcome.state != JobState.SUPERSEDED:
-        rolled_back, aftermath = put_back(owed, plans.empty_plan(target), runtime, effects)
+        rolled_back, aftermath = put_back(owed, plans.empty_plan(wish), runtime, effects, limits, **fallback)
         return replace(outcome, rolled_back=rolled_back, aftermath=aftermath)
     return outcome
 
@@ -111,22 +117,50 @@ def _inherit_unloaded(job: SwitchJob) -> list[PlanStep]:
     return [PlanStep(StepKind.UNLOAD, entry["model_id"], entry["name"], "", 0.0) for entry in job.unloaded]
 
 
-def _clear_leftovers(row: Runtime, runtime: Adapter) -> None:
+def _fallback(policy: SwitchPolicy, job: SwitchJob) -> dict[str, str]:
+    """The default model, where it can be loaded into the job's pool at all."""
+    default = policy.default_model
+    if default is None or not default.is_available or default.runtime.pool_id != job.pool_id:
+        return {}
+    return {"fallback": default.model_id, "fallback_name": default.name}
+
+
+def limits_of(policy: SwitchPolicy) -> Limits:
+    """How long the engine waits. SWITCH_TIMEOUT, where it is set, is the longest that any load may take."""
+    return Limits(
+        drain_seconds=policy.drain_seconds,
+        drain_action=DrainAction(policy.drain_action),
+        stall_seconds=policy.stall_seconds,
+        load_seconds=settings.SWITCH_TIMEOUT or policy.load_seconds,
+    )
+
+
+def _look_who_is_busy(pool: MemoryPool, runtime: Adapter) -> None:
+    """Who answers at this moment decides who goes; the records are some seconds old."""
+    for instance in ModelInstance.objects.filter(runtime__pool=pool, state=InstanceState.LOADED):
+        with suppress(RuntimeFault):
+            busy = runtime.busy_count(str(instance.instance_id))
+            ModelInstance.objects.filter(pk=instance.pk).update(busy_count=busy)
+
+
+def _clear_leftovers(pool: MemoryPool, runtime: Adapter) -> None:
     """End what died, and what a worker that died left half loaded or half unloaded.
 
     The pool is ours alone from the claim on, so nobody is at work on an instance in such a state.
     """
-    for left in ModelInstance.objects.filter(runtime=row).exclude(state=InstanceState.LOADED):
+    leftovers = ModelInstance.objects.filter(runtime__pool=pool, is_external=False).exclude(state=InstanceState.LOADED)
+    for left in leftovers:
         runtime.unload(str(left.instance_id))
         runtime.forget(str(left.instance_id))
         left.delete()
 
 
-def _plan(job: SwitchJob, target: ModelDefinition) -> SwitchPlan | Outcome:
+def _plan(wish: Wish) -> SwitchPlan | Outcome:
     """The plan as things are now, or how the job ends without one."""
     try:
-        reading = memory.read_pool(job.pool)
-        return plans.make_plan(JobKind(job.kind), target, MemoryBudget(reading.total_bytes, reading.free_bytes))
+        return plans.make_plan(wish, memory.budget_now(wish.pool))
+    except DeviceUnknown as exc:
+        return _failed(ErrorCode.BAD_PARAMETER, str(exc))
     except MemoryUnreadable as exc:
         return _failed(ErrorCode.MEMORY_UNREADABLE, str(exc))
     except DoesNotFit as exc:

@@ -2,15 +2,31 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 from django.conf import settings
+from django.db.models import Q
 
+from gantry.env import environment
+from gantry.runtimes.fleet import Fleet
 from gantry.runtimes.registry import RuntimeConfig, build_runtime
+from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, Runtime
 
 if TYPE_CHECKING:
     from gantry.runtimes import base
-    from models_admin.models import Runtime
+
+
+KEY_FROM_ENVIRONMENT = "env:"  # before the name of the variable that holds the key
+
+
+def key_of(stored: str) -> str:
+    """The key itself: as stored, or out of the environment variable that it names; "" when that is not set."""
+    if not stored.startswith(KEY_FROM_ENVIRONMENT):
+        return stored
+    name = stored.removeprefix(KEY_FROM_ENVIRONMENT)
+    # Gantry's own variables may stand in its .env file, which is no part of the process's environment.
+    return os.environ.get(name) or str(getattr(environment(), name.lower(), None) or "")
 
 
 def runtime_for(row: Runtime) -> base.Runtime:
@@ -22,5 +38,28 @@ def runtime_for(row: Runtime) -> base.Runtime:
             options=row.options,
             state_dir=settings.RUNTIME_DIR / f"{row.kind}-{row.pk}",
             binary=settings.LLAMA_SERVER,
+            url=row.url,
+            api_key=key_of(row.api_key),
+            admin_key=key_of(row.admin_key),
         )
     )
+
+
+def fleet_for(pool: MemoryPool, target_id: str = "") -> base.Runtime:
+    """All runtimes of a pool as one, each model and instance with its own. One that is switched off may still hold models."""
+    rows = Runtime.objects.filter(Q(is_enabled=True) | Q(instances__isnull=False), pool=pool).distinct()
+    return Fleet(
+        {str(row.pk): runtime_for(row) for row in rows},
+        runtime_of=_runtime_of,
+        owner_of=_owner_of,
+        target_id=target_id,
+    )
+
+
+def _runtime_of(model_id: str) -> str:
+    return str(ModelDefinition.objects.values_list("runtime", flat=True).get(model_id=model_id))
+
+
+def _owner_of(instance_id: str) -> str | None:
+    owner = ModelInstance.objects.filter(instance_id=instance_id).values_list("runtime", flat=True).first()
+    return str(owner) if owner else None

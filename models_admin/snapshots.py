@@ -47,5 +47,15 @@ def job_snapshot(job: SwitchJob, now: datetime | None = None) -> JobSnapshot:
         "error_hint": wording(job.error_code).hint if job.error_code else "",
         "aftermath": job.aftermath,
         "is_cancelling": not is_finished and job.cancel_requested_at is not None,
+        "interrupts": _interrupts(job),
+        "downtime_seconds": job.downtime_seconds,
         "url": job.get_absolute_url(),
     }
+
+
+def _interrupts(job: SwitchJob) -> bool:
+    """Whether the chat has to wait for it. As long as there is no plan nobody knows; with no model active there is nothing to wait with."""
+    if job.state in TERMINAL_STATES:  # also, lists of jobs that have ended leave their plans unread
+        return False
+    is_planned = bool(job.plan.get("total_bytes"))
+    return bool(job.plan["interrupts"]) if is_planned and job.from_name and "interrupts" in job.plan else True

@@ -2,40 +2,88 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from statistics import median
+from typing import Any
 
 from django.db.models import F, Window, prefetch_related_objects
 from django.db.models.functions import RowNumber
 
 from gantry.planning import estimates
 from gantry.planning.types import ModelSpec
-from gantry.runtimes.llama_parameters import validate_parameters
-from gantry.runtimes.typed_fields import ParameterInvalid
-from models_admin.models import LoadRecord, ModelDefinition
+from models_admin.estimated_need import estimate_for, estimated_bytes
+from models_admin.models import LoadRecord, ModelDefinition, Runtime
+from models_admin.step_times import StepTimes
 
 LOADS_OF_A_MODEL = 10  # the latest that its expected time is taken from
 LOADS_ON_A_HOST = 20  # the latest that a host's rate is taken from
 
+# What the length of the context is called in the parameters of each kind of runtime.
+CONTEXT_PARAMETER = {
+    Runtime.Kind.LLAMA_SERVER: "ctx_size",
+    Runtime.Kind.LLAMA_ROUTER: "ctx_size",
+    Runtime.Kind.NULL: "ctx_size",
+    Runtime.Kind.TABBY: "max_seq_len",
+}
+
 _History = Mapping[tuple[int, str], Sequence[LoadRecord]]  # by model and host, latest first
 
 
-def parameters_hash(model: ModelDefinition) -> str:
-    """SHA-256 (hex) over everything that decides what a load takes: file, parameters and arguments."""
-    parts = [model.path, model.size_bytes, model.parameters, list(model.extra_args)]
+def parameters_for(model: ModelDefinition, context: int | None = None) -> dict[str, Any]:
+    """What the model is loaded with: its definition's parameters, with another length of context for this one load if given."""
+    if context is None:
+        return dict(model.parameters)
+    changed = {CONTEXT_PARAMETER[Runtime.Kind(model.runtime.kind)]: context}
+    if "cache_size" in model.parameters:  # TabbyAPI's memory depends on this one, which holds at least one full context
+        changed["cache_size"] = -(-context // 256) * 256
+    return {**model.parameters, **changed}
+
+
+def parameters_hash(model: ModelDefinition, parameters: Mapping[str, Any] | None = None) -> str:
+    """SHA-256 (hex) over everything that decides what a load takes: file, parameters (the definition's unless given) and arguments."""
+    given = model.parameters if parameters is None else dict(parameters)
+    parts = [model.path, model.size_bytes, given, list(model.extra_args)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def with_context(model: ModelDefinition, context: int | None) -> ModelDefinition:
+    """The model as it is to be loaded once, with another length of context. Not to be saved."""
+    if context is None:
+        return model
+    other = copy.copy(model)
+    other.parameters = parameters_for(model, context)
+    return other
+
+
 def spec_for(model: ModelDefinition, host: str) -> ModelSpec:
-    """What a load of the model on the host takes. Two queries, beside those for its runtime and pool if they are not there."""
+    """What a load of the model on the host takes. Three queries, beside those for its runtime and pool if they are not there."""
     return _specs([model], {model.pk: host})[model.pk]
 
 
+def need_of_context(model: ModelDefinition) -> Callable[[int], int] | None:
+    """Bytes that the model would need with so many tokens of context; None where that cannot be worked out.
+
+    What was measured with the definition's own context anchors the estimate: the difference is worked out, the rest was seen.
+    """
+    estimate = estimate_for(model)
+    if estimate is None:
+        return None
+    known = spec_for(model, model.runtime.pool.host).need_bytes
+    estimated = estimate(None).total_bytes
+
+    def need(context: int) -> int:
+        return max(0, known + estimate(context).total_bytes - estimated)
+
+    return need
+
+
 def specs_for(models: Iterable[ModelDefinition]) -> dict[int, ModelSpec]:
-    """What loads of these models take, each on its own host, by primary key. Four queries at most, however many models."""
+    """What loads of these models take, each on its own host, by primary key. Five queries at most, however many models."""
     models = list(models)
     prefetch_related_objects(models, "runtime__pool")
     return _specs(models, {model.pk: model.runtime.pool.host for model in models})
@@ -45,8 +93,12 @@ def _specs(models: Sequence[ModelDefinition], hosts: Mapping[int, str]) -> dict[
     hashes = {model.pk: parameters_hash(model) for model in models}
     history = _history(hashes, hosts)
     rates = _rates(set(hosts.values()))
+    times = StepTimes.of_hosts(hosts.values())
     return {
-        model.pk: _spec(model, history.get((model.pk, hosts[model.pk]), ()), rates.get(hosts[model.pk]))
+        model.pk: replace(
+            _spec(model, history.get((model.pk, hosts[model.pk]), ()), rates.get(hosts[model.pk])),
+            verify_seconds=times.verify_seconds(hosts[model.pk], model.pk),
+        )
         for model in models
     }
 
@@ -57,31 +109,14 @@ def _spec(model: ModelDefinition, loads: Sequence[LoadRecord], rate: float | Non
     return ModelSpec(
         model_id=model.model_id,
         name=model.name,
-        need_bytes=estimates.need_from_history(measured) if measured else _estimated_need(model),
+        need_bytes=estimates.need_from_history(measured) if measured else estimated_bytes(model),
         file_bytes=model.size_bytes,
         load_time=estimates.load_time_from_history(seconds)
         if seconds
         else estimates.load_time_for_size(model.size_bytes, rate or estimates.DEFAULT_LOAD_RATE),
         is_measured=bool(measured),
+        devices=tuple(model.devices),
     )
-
-
-def _estimated_need(model: ModelDefinition) -> int:
-    facts = estimates.ModelFacts.from_dict(model.metadata.get("memory"))
-    settings = _load_settings(model)
-    if facts is None or settings is None:
-        return estimates.estimate_need_from_size(model.size_bytes)
-    return estimates.estimate_need(facts, settings, is_ram=model.runtime.pool.kind != "nvml")
-
-
-def _load_settings(model: ModelDefinition) -> estimates.LoadSettings | None:
-    """None when the definition's parameters make no sense; they were checked when they were given."""
-    try:
-        given = validate_parameters(model.parameters).as_dict()
-    except ParameterInvalid:
-        return None
-    names = estimates.LoadSettings.__dataclass_fields__
-    return estimates.LoadSettings(**{name: value for name, value in given.items() if name in names})
 
 
 def _history(hashes: Mapping[int, str], hosts: Mapping[int, str]) -> _History:

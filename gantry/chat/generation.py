@@ -27,6 +27,7 @@ from gantry.planning.states import InstanceState
 from gantry.runtimes.chat_client import ChatMessage, ChatTarget, ContextExceeded, stream_chat
 from gantry.runtimes.exceptions import RuntimeFault
 from models_admin.models import ModelInstance
+from models_admin.usage import EXACT_SECONDS, note_use
 
 log = structlog.get_logger(__name__)
 
@@ -67,7 +68,7 @@ class Writer:
         self.token_count = 0
         self.tokens_per_second: float | None = None
         self._shown = ""
-        self._written_at = time.monotonic()
+        self._written_at = self._use_noted_at = time.monotonic()
 
     async def run(self) -> None:
         """Write the answer to its end, whatever the end is."""
@@ -123,6 +124,9 @@ class Writer:
         return False
 
     def _write(self) -> bool:
+        if time.monotonic() - self._use_noted_at >= EXACT_SECONDS:
+            self._use_noted_at = time.monotonic()
+            note_use(self.answer.model_id)
         answers = Message.objects.being_written().filter(pk=self.answer.pk)
         return bool(answers.update(text=self.text, token_count=self.token_count, heartbeat_at=timezone.now()))
 
@@ -153,6 +157,8 @@ class Writer:
                 self._publish(state)
             else:
                 self._keep_rest()
+        if self.text:
+            note_use(self.answer.model_id)
 
     def _publish(self, state: Message.State) -> None:
         live.publish_message(self.answer.conversation_id, self.answer.pk, state)
@@ -169,6 +175,7 @@ def _request_for(answer: Message) -> _Request:
     if instance is None:
         raise RuntimeFault("was unloaded before it could answer")
     model = instance.model
+    note_use(model.model_id)
     earlier = Message.objects.filter(conversation_id=answer.conversation_id, pk__lt=answer.pk).order_by("-id")
     budget = history.prompt_characters(history.context_tokens(model.parameters), model.sampling)
     return _Request(

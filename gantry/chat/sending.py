@@ -84,7 +84,7 @@ def serving_instance() -> ModelInstance:
         SendRefused: there is none, it cannot chat, or a job is about to change it.
     """
     job = overview.current_job()
-    if job is not None:
+    if job is not None and job["interrupts"]:
         raise SendRefused("The model is being changed. Your text is kept; send it when the change is done.")
     instance = ModelInstance.objects.filter(is_active=True, state=InstanceState.LOADED).select_related("model").first()
     if instance is None:

@@ -5,7 +5,7 @@ Nothing here decides: who may switch or cancel is asked by the caller and comes 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,7 +15,7 @@ from gantry.live import JobSnapshot
 from gantry.planning.states import JobKind, JobState, ModelState
 from gantry.planning.wording import wording
 from models_admin import overview
-from models_admin.models import ModelDefinition, SwitchJob
+from models_admin.models import ModelDefinition, ModelInstance, SwitchJob
 from models_admin.overview import ModelRow
 from models_admin.snapshots import job_snapshot
 from models_admin.templatetags.gantry_format import seconds, seconds_left
@@ -23,6 +23,14 @@ from models_admin.templatetags.gantry_format import seconds, seconds_left
 SELECT_A_MODEL = "Select a model to start chatting"
 MAY_NOT_SWITCH = "You may not switch models; ask an administrator."
 FAILURE_SHOWN = timedelta(minutes=10)  # how long a page that is opened still tells of the last failure
+
+DOING: Mapping[str, str] = {
+    JobKind.UNLOAD: "Unloading",
+    JobKind.UNLOAD_ALL: "Unloading",
+    JobKind.RESTART: "Restarting",
+    JobKind.PRELOAD: "Loading in the background:",
+    JobKind.CALL: "Making one call to",
+}
 
 _LOADED = {ModelState.ACTIVE, ModelState.LOADED, ModelState.DRAINING, ModelState.UNLOADING}
 
@@ -55,7 +63,7 @@ class MenuGroup:
 
 @dataclass(frozen=True, slots=True)
 class ChatStatus:
-    """All of it. `rows` are all models, or only the job's target when `is_partial`."""
+    """All of it. `rows` are all models, or only those that the job's progress changes (and the active one) when `is_partial`."""
 
     job: JobSnapshot | None
     rows: tuple[ModelRow, ...]
@@ -74,23 +82,23 @@ class ChatStatus:
 
     @property
     def is_locked(self) -> bool:
-        """The input is locked because something is being changed."""
-        return self.job is not None
+        """The input is locked because no model answers for a while. A job for which nobody has to wait locks nothing."""
+        return self.job is not None and self.job["interrupts"]
 
     @property
     def can_choose(self) -> bool:
         """Another model can be chosen: also while a switch runs, which is then taken over from."""
-        return self.job is None or self.job["kind"] == JobKind.SWITCH
+        return self.job is None or self.job["kind"] in {JobKind.SWITCH, JobKind.PRELOAD}
 
     @property
     def can_send(self) -> bool:
         """A question would be taken."""
-        return self.job is None and self.active is not None and not self.active.model.is_embedding
+        return not self.is_locked and self.active is not None and not self.active.model.is_embedding
 
     @property
     def placeholder(self) -> str:
         """What the empty input says."""
-        if self.job is not None:
+        if self.job is not None and (self.is_locked or self.active is None):
             return _placeholder(self.job)
         if self.active is None:
             return SELECT_A_MODEL
@@ -140,13 +148,16 @@ def read() -> ChatStatus:
 
 
 def progress(job: JobSnapshot) -> ChatStatus:
-    """The status while a job goes on, as far as its progress changes it: two queries."""
-    return ChatStatus(job=job, rows=overview.model_rows(job, model_ids=[job["target_id"]]), is_partial=True)
+    """The status while a job goes on, as far as its progress changes it: two queries, three when people go on chatting."""
+    ids = [job["target_id"]]
+    if not job["interrupts"]:
+        ids += ModelInstance.objects.filter(is_active=True).values_list("model__model_id", flat=True)
+    return ChatStatus(job=job, rows=overview.model_rows(job, model_ids=ids), is_partial=True)
 
 
 def _failure(rows: Iterable[ModelRow]) -> Failure | None:
     """A model that crashed, else the last job when it failed a short time ago."""
-    crashed = next((row for row in rows if row.state == ModelState.CRASHED), None)
+    crashed = next((row for row in rows if row.is_crashed), None)
     if crashed is not None:
         return _crash(crashed)
     last = SwitchJob.objects.select_related("target").first()
@@ -164,9 +175,9 @@ def _crash(row: ModelRow) -> Failure:
 
 
 def _failed_job(job: JobSnapshot, target: ModelDefinition | None) -> Failure:
-    doing = {"unload": "Unloading", "restart": "Restarting"}.get(job["kind"], "Switching to")
+    doing = DOING.get(job["kind"], "Switching to")
     cause = wording(job["error_code"]).short if job["error_code"] else "interrupted"
-    is_load = target is not None and job["kind"] != "unload"
+    is_load = target is not None and job["kind"] in {JobKind.SWITCH, JobKind.RESTART}
     return Failure(
         sentence=f"{doing} {job['target_name']} failed: {cause}.",
         aftermath=job["aftermath"],
@@ -176,10 +187,8 @@ def _failed_job(job: JobSnapshot, target: ModelDefinition | None) -> Failure:
 
 
 def _doing(job: JobSnapshot, *, with_source: bool) -> str:
-    if job["kind"] == "unload":
-        return f"Unloading {job['target_name']}…"
-    if job["kind"] == "restart":
-        return f"Restarting {job['target_name']}…"
+    if job["kind"] != JobKind.SWITCH:
+        return f"{DOING[job['kind']]} {job['target_name']}…"
     has_source = with_source and job["from_name"] and job["from_name"] != job["target_name"]
     return f"Switching{' from ' + job['from_name'] if has_source else ''} to {job['target_name']}…"
 

@@ -14,7 +14,7 @@ from gantry.planning.types import SwitchPlan
 from models_admin import actions
 from models_admin.actor import Actor
 from models_admin.exceptions import ActionRefused, NotAllowed
-from models_admin.models import ModelDefinition, SwitchJob
+from models_admin.models import ModelDefinition, ModelInstance, SwitchJob
 from models_admin.plan_view import plan_view
 from models_admin.snapshots import job_snapshot
 
@@ -30,14 +30,18 @@ def switch(request: ChatRequest, pk: int) -> HttpResponse:
         taken_over = actions.switch_to_take_over(model)
         is_asked = "confirmed" in request.POST or not (taken_over or _needs_confirmation(plan))
         if request.method == "POST" and is_asked:
-            decision = actions.request_switch(model, actor=actor, confirm="confirm" in request.POST)
+            was_shown = "confirmed" in request.POST
+            decision = actions.request_switch(
+                model, actor=actor, confirm="confirm" in request.POST, plan_was_shown=was_shown
+            )
             if decision.status != "needs_confirmation":
                 return _done(request)
     except ActionRefused as exc:
         return _refused(request, exc, f"Cannot switch to {model.name}")
+    active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
     context = {
         "model": model,
-        "plan": plan_view(plan.as_dict()),
+        "plan": plan_view(plan.as_dict(), former=active.model.name if active else ""),
         "taken_over": job_snapshot(taken_over) if taken_over else None,
     }
     return dialog(request, "chat/_switch_dialog.html", context)

@@ -6,8 +6,10 @@ from models_admin.models.memory_pool import MemoryPool
 from models_admin.models.model_definition import ModelDefinition
 from models_admin.models.model_instance import ModelInstance
 from models_admin.models.runtime import Runtime
+from models_admin.models.step_record import StepRecord
 from models_admin.models.switch_event import SwitchEvent
 from models_admin.models.switch_job import SwitchJob
+from models_admin.models.switch_policy import SwitchPolicy
 
 __all__ = [
     "AuditEntry",
@@ -16,6 +18,8 @@ __all__ = [
     "ModelDefinition",
     "ModelInstance",
     "Runtime",
+    "StepRecord",
     "SwitchEvent",
     "SwitchJob",
+    "SwitchPolicy",
 ]

@@ -16,6 +16,10 @@ class LoadRecord(models.Model):
     file_bytes = models.BigIntegerField()
     load_seconds = models.FloatField()
     expected_seconds = models.FloatField(help_text="What was foretold for the load.")
+    verify_seconds = models.FloatField(null=True, help_text="Until its first token, once it was loaded.")
+    at_quarter_seconds = models.FloatField(
+        null=True, help_text="What the load was foretold to take when a quarter of it was done."
+    )
     at = models.DateTimeField(auto_now_add=True)
 
     class Meta:

@@ -19,6 +19,11 @@ class MemoryPool(models.Model):
     total_bytes = models.BigIntegerField(default=0)
     free_bytes = models.BigIntegerField(default=0)
     held_bytes = models.BigIntegerField(default=0)
+    devices = models.JSONField(
+        default=list,
+        blank=True,
+        help_text="Its devices, where there are several: {id, name, total_bytes, free_bytes, held_bytes} each.",
+    )
     checked_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:

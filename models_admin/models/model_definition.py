@@ -45,12 +45,27 @@ class ModelDefinition(models.Model):
     sampling = models.JSONField(default=dict, blank=True, help_text="Defaults for chat: temperature, stop …")
     tags = models.JSONField(default=list, blank=True, help_text="What it is good for: chat, coding …")
     is_pinned = models.BooleanField("pinned", default=False, help_text="Never unloaded by a switch to another model.")
+    idle_minutes = models.PositiveIntegerField(
+        "unload when idle",
+        null=True,
+        blank=True,
+        help_text="Minutes without use after which it is unloaded. Empty: never. A pinned model stays.",
+    )
+    devices = models.JSONField(
+        default=list, blank=True, help_text="Ids of the GPUs it is loaded on, as a list. Empty: chosen for each load."
+    )
     is_available = models.BooleanField(default=False, editable=False, help_text="Its file is there.")
     source = models.CharField(max_length=20, choices=Source, default=Source.MANUAL, editable=False)
     last_used_at = models.DateTimeField(null=True, blank=True, editable=False)
     last_error_code = models.CharField(max_length=40, blank=True, editable=False)
     last_error_text = models.TextField(blank=True, editable=False)
     last_failed_at = models.DateTimeField(null=True, blank=True, editable=False)
+    crash_times = models.JSONField(
+        default=list, blank=True, editable=False, help_text="When its process died lately, seconds since the epoch."
+    )
+    paused_until = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Not restarted by itself before; it kept crashing."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -35,6 +35,10 @@ class SwitchJob(models.Model):
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")
     requested_by_name = models.CharField(max_length=150)
     via = models.CharField(max_length=20, help_text="page, chat, rest, websocket, gateway, command or system.")
+    options = models.JSONField(
+        default=dict, help_text="What was asked beside the target: ctx_size for this load, messages of a call."
+    )
+    result = models.JSONField(default=dict, help_text="What a call answered.")
     plan = models.JSONField(default=dict)
     steps = models.JSONField(default=list, help_text="live.StepSnapshot, one for each step of the plan.")
     percent = models.FloatField(default=0)
@@ -49,6 +53,9 @@ class SwitchJob(models.Model):
     log_tail = models.TextField(blank=True)
     aftermath = models.CharField(max_length=500, blank=True, help_text="What was done about a failure.")
     rolled_back = models.BooleanField(null=True)
+    downtime_seconds = models.FloatField(
+        null=True, help_text="How long no model answered; empty when none was active before."
+    )
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True)
     finished_at = models.DateTimeField(null=True)

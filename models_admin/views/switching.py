@@ -11,7 +11,8 @@ from typing import Any
 
 from django.contrib import messages
 from django.http import HttpResponse
-from django.shortcuts import redirect
+from django.shortcuts import get_object_or_404, redirect
+from django.urls import reverse
 from django.views.decorators.http import require_http_methods
 from django_htmx.http import reswap, trigger_client_event
 
@@ -19,25 +20,58 @@ from gantry.planning.types import SwitchPlan
 from models_admin import actions, rendering
 from models_admin.actions import SwitchDecision
 from models_admin.audience import Audience
-from models_admin.exceptions import ActionRefused, AnotherJobRunning, DoesNotFitNow
-from models_admin.models import ModelDefinition, ModelInstance
+from models_admin.exceptions import ActionRefused, AnotherJobRunning, DoesNotFitNow, InvalidRequest
+from models_admin.models import MemoryPool, ModelDefinition, ModelInstance
 from models_admin.plan_view import plan_view
 from models_admin.snapshots import job_snapshot
 from models_admin.views.common import HtmxRequest, actor_of, find_model, may_see_models, render_page, render_partial
+from models_admin.ways_out_view import ways_out_views
 
 _ask = require_http_methods(["GET", "HEAD", "POST"])
 _HEADINGS = {
     "switch": "{} cannot be loaded now",
     "unload": "{} cannot be unloaded now",
     "restart": "{} cannot be restarted now",
+    "preload": "{} cannot be loaded now",
 }
 
 
 @_ask
 @may_see_models
 def switch(request: HtmxRequest, pk: int) -> HttpResponse:
-    """Make a model the one that serves."""
-    return _answer(request, pk, "switch", partial(actions.request_switch, confirm="confirm" in request.POST))
+    """Make a model the one that serves; `context` and `unpin` (repeated) change the plan."""
+    try:
+        wanted = _wanted(request)
+    except ActionRefused as exc:
+        return _refuse(request, find_model(pk), "switch", exc)
+    act = partial(actions.request_switch, confirm="confirm" in request.POST, plan_was_shown=True, **wanted)
+    return _answer(request, pk, "switch", act, wanted)
+
+
+@_ask
+@may_see_models
+def preload(request: HtmxRequest, pk: int) -> HttpResponse:
+    """Load a model in the background."""
+    return _answer(request, pk, "preload", actions.request_preload)
+
+
+@_ask
+@may_see_models
+def unload_all(request: HtmxRequest, pk: int) -> HttpResponse:
+    """Unload every model of a pool."""
+    pool = get_object_or_404(MemoryPool, pk=pk)
+    actor = actor_of(request)
+    try:
+        if request.method == "POST":
+            return _accepted(request, None, actions.request_unload_all(pool, actor=actor), "unload_all")
+        plan = actions.preview_unload_all(pool, actor=actor)
+    except ActionRefused as exc:
+        context = {"refusal": exc, "heading": "Nothing can be unloaded now", **_running(exc)}
+        return _show(request, context, status=exc.status)
+    action_url = reverse("admin:pool_unload_all", args=[pk])
+    return _show(
+        request, {"kind": "unload", "plan": plan_view(plan.as_dict(), _answers(plan)), "action_url": action_url}
+    )
 
 
 @_ask
@@ -54,28 +88,57 @@ def restart(request: HtmxRequest, pk: int) -> HttpResponse:
     return _answer(request, pk, "restart", actions.request_restart)
 
 
-def _answer(request: HtmxRequest, pk: int, kind: str, act: Callable[..., SwitchDecision]) -> HttpResponse:
+def _wanted(request: HtmxRequest) -> dict[str, Any]:
+    """What the plan is to differ in: `context` and `unpin` of the address or the form.
+
+    Raises:
+        InvalidRequest: the context is no whole number.
+    """
+    given = request.POST if request.method == "POST" else request.GET
+    context = given.get("context", "").strip()
+    if context and not (context.isascii() and context.isdecimal() and len(context) < 10):
+        raise InvalidRequest("The context has to be a whole number of tokens.", [("context", "must be a whole number")])
+    return {"context": int(context) if context else None, "unpin": tuple(given.getlist("unpin"))}
+
+
+def _answer(
+    request: HtmxRequest,
+    pk: int,
+    kind: str,
+    act: Callable[..., SwitchDecision],
+    wanted: dict[str, Any] | None = None,
+) -> HttpResponse:
     model = find_model(pk)
     try:
         if request.method == "POST":
             decision = act(model, actor=actor_of(request))
             if decision.status != "needs_confirmation":
-                return _accepted(request, model, decision)
-        plan = actions.preview(model, kind=kind, actor=actor_of(request))
+                return _accepted(request, model, decision, kind)
+        plan = actions.preview(model, kind=kind, actor=actor_of(request), **(wanted or {}))
     except ActionRefused as exc:
-        return _show(
-            request, {"model": model, "kind": kind, **_refusal_context(request, model, kind, exc)}, status=exc.status
-        )
+        return _refuse(request, model, kind, exc)
     taken_over = actions.switch_to_take_over(model) if kind == "switch" else None
     return _show(
         request,
         {
             "model": model,
             "kind": kind,
-            "plan": plan_view(plan.as_dict(), _answers(plan)),
+            "plan": plan_view(plan.as_dict(), _answers(plan), _active_name()),
+            "wanted": wanted,
+            "action_url": reverse(f"admin:model_{kind}", args=[model.pk]),
             "taken_over": job_snapshot(taken_over) if taken_over else None,
         },
     )
+
+
+def _refuse(request: HtmxRequest, model: ModelDefinition, kind: str, exc: ActionRefused) -> HttpResponse:
+    context = {"model": model, "kind": kind, **_refusal_context(request, model, kind, exc)}
+    return _show(request, context, status=exc.status)
+
+
+def _active_name() -> str:
+    active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
+    return active.model.name if active else ""
 
 
 def _show(request: HtmxRequest, context: dict[str, Any], *, status: int = 200) -> HttpResponse:
@@ -88,9 +151,11 @@ def _show(request: HtmxRequest, context: dict[str, Any], *, status: int = 200) -
     )
 
 
-def _accepted(request: HtmxRequest, model: ModelDefinition, decision: SwitchDecision) -> HttpResponse:
+def _accepted(
+    request: HtmxRequest, model: ModelDefinition | None, decision: SwitchDecision, kind: str
+) -> HttpResponse:
     note = {
-        "already_loaded": f"{model.name} is active already.",
+        "already_loaded": f"{model.name} is {'loaded' if kind == 'preload' else 'active'} already." if model else "",
         "joined": f"{decision.job.requested_by_name} has asked for this already." if decision.job else "",
     }.get(decision.status, "")
     if not request.htmx:
@@ -120,9 +185,11 @@ def _refusal_context(request: HtmxRequest, model: ModelDefinition, kind: str, ex
         "heading": _HEADINGS[kind].format(model.name),
         "may_change": request.user.has_perm("models_admin.change_modeldefinition"),
     }
-    if isinstance(exc, AnotherJobRunning):
-        context["running_job"] = exc.job
     if isinstance(exc, DoesNotFitNow):
-        context["short_bytes"] = max(0, exc.required_bytes - exc.available_bytes - exc.freeable_bytes)
-        context["pinned"] = ModelDefinition.objects.filter(is_pinned=True, instances__isnull=False).exclude(pk=model.pk)
-    return context
+        context["short_bytes"] = max(0, exc.required_bytes - exc.available_bytes)
+        context["ways_out"] = ways_out_views(model, exc.ways_out, may_change=context["may_change"])
+    return {**context, **_running(exc)}
+
+
+def _running(exc: ActionRefused) -> dict[str, Any]:
+    return {"running_job": exc.job} if isinstance(exc, AnotherJobRunning) else {}

@@ -2,6 +2,7 @@
 (() => {
   "use strict";
   const MONTHS = { day: "numeric", month: "short", year: "numeric" };
+  const MINUTES = { hour: "2-digit", minute: "2-digit" };
   const CLOCK = { hour: "2-digit", minute: "2-digit", second: "2-digit" };
 
   function ago(moment) {
@@ -27,6 +28,7 @@
       const full = moment.toLocaleString("en-GB", { ...MONTHS, ...CLOCK });
       if (element.title !== full) element.title = full;
       if ("clock" in element.dataset) put(element, moment.toLocaleTimeString("en-GB", CLOCK));
+      if ("clockMinutes" in element.dataset) put(element, moment.toLocaleTimeString("en-GB", MINUTES));
       if ("moment" in element.dataset) put(element, full);
     }
     refresh();

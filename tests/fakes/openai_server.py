@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
+
+from anyio.from_thread import start_blocking_portal
 
 _HEAD = b"HTTP/1.1 %d X\r\nContent-Type: %s\r\nConnection: close\r\n\r\n"
 
@@ -107,3 +109,10 @@ async def openai_server(**settings: Any) -> AsyncIterator[OpenAIServer]:
     finally:
         server.close()
         await asyncio.sleep(0)
+
+
+@contextmanager
+def openai_server_in_thread(**settings: Any) -> Iterator[OpenAIServer]:
+    """A running fake for tests that have no event loop of their own."""
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(openai_server(**settings)) as fake:
+        yield fake

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from html import unescape
+
 import pytest
 from django.contrib.auth.models import User
 from django.test import Client
@@ -113,7 +116,8 @@ def test_shortfall_is_told_in_figures_with_ways_out(
 ) -> None:
     small.is_pinned = True
     small.save()
-    big = make_model(null_runtime, name="Big", size_bytes=900 * MB)
+    big = make_model(null_runtime, name="Big", size_bytes=600 * MB)
+    make_model(null_runtime, model_id="lesser", name="Lesser", size_bytes=100 * MB)
 
     response = signed_in.get(f"/admin/models/{big.pk}/switch/", headers=HTMX)
 
@@ -121,7 +125,12 @@ def test_shortfall_is_told_in_figures_with_ways_out(
     assert response.status_code == 409
     assert "Big cannot be loaded now" in html
     assert "too little" in html
-    assert f"/admin/models/{small.pk}/pin/" in html
+    assert "Plan it with Small unpinned" in html
+    assert "Plan Lesser instead" in html
+    [url] = re.findall(r'hx-get="([^"]+unpin=[^"]+)"', html)
+    again = signed_in.get(unescape(url), headers=HTMX).content.decode()
+    assert "Unload Small and load Big" in again
+    assert f'name="unpin" value="{small.model_id}"' in again
 
 
 def test_model_without_its_file_is_refused_in_the_dialog(signed_in: Client, null_runtime: Runtime) -> None:

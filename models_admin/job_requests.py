@@ -1,0 +1,326 @@
+"""Turning a wish into a job: who may, what else is under way on the same memory, whether it can fit; the row and its audit entry."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from django.db import transaction
+from django.utils import timezone
+
+from gantry import live
+from gantry.planning.exceptions import DoesNotFit
+from gantry.planning.states import InstanceState, JobKind, JobState
+from gantry.planning.types import SwitchPlan
+from models_admin import audit, fitting, job_moves, load_checks, plans
+from models_admin.actor import SYSTEM, Actor
+from models_admin.exceptions import AnotherJobRunning, NotAllowed
+from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchJob, SwitchPolicy
+from models_admin.plans import Wish
+from models_admin.snapshots import job_snapshot
+
+HALF_DONE_PERCENT = 50.0  # from here on a running switch is superseded only when that is confirmed
+
+_EVENTS = {
+    JobKind.SWITCH: audit.AuditEvent.SWITCH_REQUEST,
+    JobKind.UNLOAD: audit.AuditEvent.UNLOAD_REQUEST,
+    JobKind.UNLOAD_ALL: audit.AuditEvent.UNLOAD_REQUEST,
+    JobKind.RESTART: audit.AuditEvent.RESTART_REQUEST,
+    JobKind.PRELOAD: audit.AuditEvent.PRELOAD_REQUEST,
+    JobKind.CALL: audit.AuditEvent.CALL_REQUEST,
+}
+_DOING = {
+    JobKind.SWITCH: "switch models",
+    JobKind.UNLOAD: "unload models",
+    JobKind.UNLOAD_ALL: "unload models",
+    JobKind.RESTART: "restart models",
+    JobKind.PRELOAD: "load models",
+    JobKind.CALL: "switch models",
+}
+_UNDER_WAY = {
+    JobKind.SWITCH: "Switching to {}",
+    JobKind.UNLOAD: "Unloading {}",
+    JobKind.UNLOAD_ALL: "Unloading {}",
+    JobKind.RESTART: "Restarting {}",
+    JobKind.PRELOAD: "Loading {} in the background",
+    JobKind.CALL: "A call to {}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchDecision:
+    """What became of a request.
+
+    accepted: `job` is new. joined: `job` does the same already. already_loaded: there is nothing to do.
+    needs_confirmation: ask again with `confirm`, because `job`, another switch, is half done or more, or because `plan`
+    unloads something and policy wants that confirmed.
+    """
+
+    status: Literal["accepted", "already_loaded", "joined", "needs_confirmation"]
+    job: SwitchJob | None = None
+    plan: SwitchPlan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Consent:
+    """What the one who asks has agreed to."""
+
+    takes_over: bool = False  # from a switch that is half done
+    unloads: bool = False  # what the plan says, which was shown
+
+
+def request(
+    wish: Wish, *, actor: Actor, consent: Consent = Consent(), options: dict[str, Any] | None = None
+) -> SwitchDecision:
+    """Make a job of a wish, or say why there is none.
+
+    Args:
+        options: kept with the job beside the context, such as the messages of a call.
+
+    Raises:
+        ActionRefused: one of its kinds; nothing was written.
+    """
+    need_permission(actor, "switch_model", _DOING[wish.kind])
+    if wish.unpinned:
+        need_permission(actor, "change_modeldefinition", "unpin models")
+    if wish.target:
+        load_checks.check_possible(wish.target, wish.kind)
+    with transaction.atomic():
+        # Requests for one pool decide one after the other, so that two at once cannot both see it free.
+        MemoryPool.objects.select_for_update().get(pk=wish.pool.pk)
+        return _decide(wish, actor, consent, options or {})
+
+
+def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any]) -> SwitchDecision:
+    unfinished = list(SwitchJob.objects.unfinished().filter(pool=wish.pool).select_related("target").order_by("id"))
+    met = _meet(unfinished, wish, consent)
+    if met is not None:
+        return met
+    if not unfinished and _is_done_already(wish):
+        return SwitchDecision("already_loaded")
+    # While another job is at work nobody can say what will be loaded and free when it has ended: the worker plans then.
+    plan = plan_or_refuse(wish) if not unfinished else plans.empty_plan(wish)
+    if _wants_consent(wish, plan, unfinished, consent, actor):
+        return SwitchDecision("needs_confirmation", plan=plan)
+    for model in ModelDefinition.objects.filter(model_id__in=wish.unpinned, is_pinned=True):
+        set_pin(model, False, actor=actor)
+    job = create_job(wish, plan, actor, options)
+    _supersede(unfinished, job, actor)
+    job_moves.enqueue_on_commit(job)
+    return SwitchDecision("accepted", job, plan)
+
+
+def plan_or_refuse(wish: Wish) -> SwitchPlan:
+    """The plan as of the last reading of the memory.
+
+    Raises:
+        DoesNotFitNow: there is none, with the ways out.
+    """
+    try:
+        return plans.make_plan(wish)
+    except DoesNotFit as exc:
+        raise fitting.refusal(wish, exc) from exc
+
+
+def switch_to_take_over(model: ModelDefinition) -> SwitchJob | None:
+    """The unfinished switch to another model that a switch to this one would cancel and take over from."""
+    jobs = SwitchJob.objects.unfinished().filter(pool=model.runtime.pool_id, kind__in=_GIVING_WAY)
+    return jobs.exclude(target=model).select_related("target").order_by("-id").first()
+
+
+def create_job(wish: Wish, plan: SwitchPlan, actor: Actor, options: dict[str, Any] | None = None) -> SwitchJob:
+    """Write the row, its first event and its audit entry."""
+    active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
+    job = SwitchJob.objects.create(
+        kind=wish.kind,
+        pool=wish.pool,
+        target=wish.target,
+        target_name=wish.target_name,
+        from_name=active.model.name if active else "",
+        requested_by=actor.user,
+        requested_by_name=actor.name,
+        via=actor.via,
+        options={**(options or {}), **({"context": wish.context} if wish.context else {})},
+        plan=plan.as_dict(),
+        expected_seconds=plan.expected_seconds,
+        eta_seconds=plan.expected_seconds,
+        heartbeat_at=timezone.now(),
+    )
+    audit.write(
+        _EVENTS[wish.kind],
+        actor=actor,
+        object_text=wish.target_name,
+        job=job,
+        before={"active": job.from_name},
+        after={"plan": job.plan},
+    )
+    job_moves.record_event(job, text="Asked for")
+    return job
+
+
+def set_pin(model: ModelDefinition, is_pinned: bool, *, actor: Actor) -> None:
+    """Pin or unpin, with its audit entry. Inside a transaction."""
+    changed = ModelDefinition.objects.filter(pk=model.pk).exclude(is_pinned=is_pinned).update(is_pinned=is_pinned)
+    if not changed:
+        return
+    model.is_pinned = is_pinned
+    audit.write(
+        audit.AuditEvent.MODEL_PIN,
+        actor=actor,
+        object_text=model.name,
+        before={"is_pinned": not is_pinned},
+        after={"is_pinned": is_pinned},
+    )
+    live.publish_models_changed([model.model_id], event_id=f"pin-{model.pk}-{timezone.now().timestamp()}")
+
+
+def need_permission(actor: Actor, permission: str, doing: str) -> None:
+    """Raises NotAllowed when the actor does not hold the permission."""
+    if not actor.may(permission):
+        raise NotAllowed(f"You may not {doing}.", "Ask an administrator.")
+
+
+def put_back_after(interrupted: SwitchJob) -> SwitchJob | None:
+    """Jobs in the system's own name that bring back what a job took away whose worker died, all of it; the first of them.
+
+    A switch to the model that served, unless another one serves by now, and a load in the background for each of the others.
+    None when nothing is owed, or when somebody has asked for something else meanwhile, which then owes it.
+    """
+    with transaction.atomic():
+        pool = MemoryPool.objects.select_for_update().get(pk=interrupted.pool_id)
+        wishes = [] if SwitchJob.objects.unfinished().filter(pool=pool).exists() else _returns(interrupted, pool)
+        jobs = [create_job(wish, plans.empty_plan(wish), SYSTEM) for wish in wishes]
+        if not jobs:
+            return None
+        SwitchJob.objects.filter(pk=interrupted.pk).update(superseded_by=jobs[0], aftermath=_being_put_back(jobs))
+        job_moves.enqueue_on_commit(jobs[0])  # the others follow as each job wakes the next
+    return jobs[0]
+
+
+def _returns(interrupted: SwitchJob, pool: MemoryPool) -> list[Wish]:
+    """What would bring back everything that a job owes, the model that served first."""
+    was_active = _owed_by(interrupted)
+    models = ModelDefinition.objects.with_runtime().filter(model_id__in=was_active, runtime__pool=pool)
+    ordered = sorted(models, key=lambda model: (not was_active[model.model_id], model.pk))
+    serves = ModelInstance.objects.filter(is_active=True).exists()
+    loaded = set(ModelInstance.objects.filter(state=InstanceState.LOADED).values_list("model_id", flat=True))
+    wishes: list[Wish] = []
+    for model in ordered:
+        if was_active[model.model_id] and not serves:
+            wishes.append(Wish(JobKind.SWITCH, pool, model))
+            serves = True
+        elif model.pk not in loaded:
+            wishes.append(Wish(JobKind.PRELOAD, pool, model))
+    return wishes
+
+
+def _owed_by(interrupted: SwitchJob) -> dict[str, bool]:
+    """Model id -> whether it served, of everything that a job took away and has not brought back.
+
+    Nothing for a job that had done its work but for its last word, for one that was to take everything away, and for a return
+    that was interrupted itself: what kills its worker twice is not tried a third time.
+    """
+    is_restart = interrupted.kind == JobKind.RESTART
+    is_return = interrupted.via == SYSTEM.via and not is_restart
+    is_done = ModelInstance.objects.filter(model=interrupted.target, is_active=True).exists()
+    if is_return or is_done or interrupted.kind == JobKind.UNLOAD_ALL:
+        return {}
+    # It may have died before it took over what it owes for others.
+    earlier = interrupted.supersedes.exclude(state=JobState.SUCCEEDED)
+    owed = {entry["model_id"]: entry["was_active"] for job in [*earlier, interrupted] for entry in job.unloaded}
+    if is_restart and interrupted.target:
+        owed.setdefault(interrupted.target.model_id, True)
+    return owed
+
+
+def _being_put_back(jobs: Sequence[SwitchJob]) -> str:
+    names = " and ".join(job.target_name for job in jobs)
+    if len(jobs) == 1:
+        return f"{names} is being put back by job {jobs[0].pk}."
+    return f"{names} are being put back by jobs {' and '.join(str(job.pk) for job in jobs)}."[:500]
+
+
+# What a switch takes over from. A preload is nobody's wait, so it gives way to anything.
+_GIVING_WAY = frozenset({JobKind.SWITCH, JobKind.PRELOAD})
+
+
+def _meet(unfinished: Sequence[SwitchJob], wish: Wish, consent: Consent) -> SwitchDecision | None:
+    """What a wish finds that meets jobs which have not ended, the latest of them last. None: it may go on.
+
+    The same job is joined. A switch takes over from a switch (that is half done: only when confirmed), anything from a preload;
+    anything else waits.
+    """
+    if not unfinished:
+        return None
+    running = unfinished[-1]
+    if _is_same(running, wish):
+        return SwitchDecision("joined", running)
+    if wish.kind != JobKind.PRELOAD and all(job.kind == JobKind.PRELOAD for job in unfinished):
+        return None
+    if wish.kind == JobKind.SWITCH and all(JobKind(job.kind) in _GIVING_WAY for job in unfinished):
+        half_done = next((job for job in unfinished if _is_half_done(job)), None)
+        return SwitchDecision("needs_confirmation", half_done) if half_done and not consent.takes_over else None
+    doing = _UNDER_WAY[JobKind(running.kind)].format(running.target_name)
+    raise AnotherJobRunning(
+        f"{doing} is under way (asked by {running.requested_by_name}).",
+        "Wait until it has ended, or cancel it first.",
+        running,
+    )
+
+
+def _is_same(job: SwitchJob, wish: Wish) -> bool:
+    return (
+        job.kind == wish.kind
+        and wish.kind != JobKind.CALL  # each call has messages of its own
+        and job.target_id == (wish.target.pk if wish.target else None)
+        and job.options.get("context") == wish.context
+        and job.cancel_requested_at is None
+    )
+
+
+def _is_half_done(job: SwitchJob) -> bool:
+    return job.kind == JobKind.SWITCH and job.percent >= HALF_DONE_PERCENT and job.cancel_requested_at is None
+
+
+def _is_done_already(wish: Wish) -> bool:
+    if wish.kind not in {JobKind.SWITCH, JobKind.PRELOAD}:
+        return False
+    held = ModelInstance.objects.filter(model=wish.target, state=InstanceState.LOADED)
+    if wish.context is not None and not held.filter(parameters=plans.parameters_of(wish)).exists():
+        return False
+    return held.exists() if wish.kind == JobKind.PRELOAD else held.filter(is_active=True).exists()
+
+
+def _wants_consent(
+    wish: Wish, plan: SwitchPlan, unfinished: Sequence[SwitchJob], consent: Consent, actor: Actor
+) -> bool:
+    """Whether policy wants the plan confirmed that nobody has confirmed yet. What Gantry does by itself asks nobody."""
+    if wish.kind not in {JobKind.SWITCH, JobKind.CALL} or consent.unloads or actor == SYSTEM:
+        return False
+    return bool(plan.evicted or unfinished) and SwitchPolicy.current().confirm_before_unload
+
+
+def _supersede(unfinished: Sequence[SwitchJob], by: SwitchJob, actor: Actor) -> None:
+    """End the jobs that `by` takes over from: one that waits at once, one at work by asking its worker to stop."""
+    for job in unfinished:
+        SwitchJob.objects.filter(pk=job.pk).update(superseded_by=by)
+        SwitchJob.objects.filter(pk=job.pk, cancel_requested_at=None).update(
+            cancel_requested_at=timezone.now(), cancelled_by_name=actor.name
+        )
+        job.refresh_from_db()
+        if job.state == JobState.WAITING:
+            # What it had taken over itself goes to the new one.
+            SwitchJob.objects.filter(superseded_by=job).update(superseded_by=by)
+            job_moves.finish(
+                job, JobState.SUPERSEDED, text=f"Superseded by the switch to {by.target_name}", actor=actor
+            )
+        else:
+            audit.write(
+                audit.AuditEvent.JOB_CANCEL,
+                actor=actor,
+                object_text=job.target_name,
+                job=job,
+                after={"superseded_by": by.pk},
+            )
+            live.publish_job(job_snapshot(job))
