@@ -24,7 +24,14 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 _MEMORY = re.compile(r"^(auto|ram|nvml|fixed:\s*\d+(\.\d+)?\s*([KMGT]i?)?B?)$", re.IGNORECASE)
 _HOST_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")  # it becomes part of a queue's and a file's name
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
-_SECRETS = ("SECRET_KEY", "DATABASE_URL", "REDIS_URL", "DJANGO_SUPERUSER_PASSWORD")
+_SECRETS = (
+    "SECRET_KEY",
+    "DATABASE_URL",
+    "REDIS_URL",
+    "DJANGO_SUPERUSER_PASSWORD",
+    "TABBY_API_KEY",
+    "TABBY_ADMIN_KEY",
+)
 
 
 class EnvironmentInvalid(ValueError):
@@ -58,6 +65,11 @@ class Environment(BaseSettings):
     gantry_debug: bool = False
     gantry_log_level: str = "INFO"
     gantry_time_zone: str = "UTC"
+    switch_timeout: float | None = Field(None, gt=0)
+    refresh_interval: float = Field(60.0, ge=1)
+    tabby_host: str | None = None
+    tabby_api_key: str | None = Field(None, repr=False)
+    tabby_admin_key: str | None = Field(None, repr=False)
     database_url: str | None = None
     redis_url: str | None = None
     secret_key: str | None = None
@@ -109,6 +121,15 @@ class Environment(BaseSettings):
         except ValueError:
             raise ValueError("use an address such as postgres://user:password@host:5432/name") from None
         return value
+
+    @field_validator("tabby_host")
+    @classmethod
+    def _tabby(cls, value: str | None) -> str | None:
+        url = (value or "").strip().rstrip("/")
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        if url and (parts.scheme not in {"http", "https"} or not parts.hostname or parts.path or parts.query):
+            raise ValueError("use an address such as http://127.0.0.1:5000")
+        return parts.geturl() if url else None
 
     @field_validator("redis_url")
     @classmethod

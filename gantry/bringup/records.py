@@ -15,10 +15,11 @@ from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import DatabaseError
 
 from gantry.bringup.exceptions import CannotStart
+from gantry.env import environment
 from gantry.planning.states import ErrorCode
 from gantry.planning.wording import wording
 from models_admin.models import MemoryPool, Runtime
-from models_admin.runtime_access import runtime_for
+from models_admin.runtime_access import KEY_FROM_ENVIRONMENT, runtime_for
 
 if TYPE_CHECKING:
     from gantry.env import Environment
@@ -65,7 +66,25 @@ def ensure_runtimes(host: str) -> list[Runtime]:
     if not pool.runtimes.exists():
         name = "llama-server" if host == settings.HOST_NAME == "local" else f"llama-server on {host}"
         Runtime.objects.get_or_create(name=name, defaults={"kind": Runtime.Kind.LLAMA_SERVER, "pool": pool})
+    _ensure_tabby(pool)
     return list(pool.runtimes.filter(is_enabled=True))
+
+
+def _ensure_tabby(pool: MemoryPool) -> None:
+    """The TabbyAPI that TABBY_HOST names. Its keys stay in the environment; only the variables' names are stored."""
+    url = environment().tabby_host
+    if not url or Runtime.objects.filter(kind=Runtime.Kind.TABBY, url=url).exists():
+        return
+    Runtime.objects.update_or_create(
+        name="TabbyAPI",
+        defaults={
+            "kind": Runtime.Kind.TABBY,
+            "pool": pool,
+            "url": url,
+            "api_key": f"{KEY_FROM_ENVIRONMENT}TABBY_API_KEY",
+            "admin_key": f"{KEY_FROM_ENVIRONMENT}TABBY_ADMIN_KEY",
+        },
+    )
 
 
 def require_runtimes(runtimes: list[Runtime]) -> list[str]:

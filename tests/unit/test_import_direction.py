@@ -33,6 +33,8 @@ LAYERS: dict[str, tuple[int, str]] = {
     "models_admin.templatetags": (3, ""),  # how figures are written: every edge writes them the same way
     "models_admin.admin": (EDGE, "admin pages"),
     "models_admin.admin_site": (EDGE, "admin pages"),
+    "models_admin.admin_policy": (EDGE, "admin pages"),
+    "models_admin.admin_runtime": (EDGE, "admin pages"),
     "models_admin.forms": (EDGE, "admin pages"),
     "models_admin.urls": (EDGE, "admin pages"),
     "models_admin.views": (EDGE, "admin pages"),
