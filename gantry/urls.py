@@ -4,6 +4,8 @@ from django.contrib import admin
 from django.contrib.auth import views as auth_views
 from django.urls import include, path
 
+from gantry.api.recover import recover
+
 urlpatterns = [
     path("admin/", admin.site.urls),
     path(
@@ -12,5 +14,6 @@ urlpatterns = [
         name="sign_in",
     ),
     path("sign-out/", auth_views.LogoutView.as_view(), name="sign_out"),
+    path("api/recover", recover, name="recover"),
     path("", include("gantry.chat.urls")),
 ]

@@ -21,7 +21,7 @@ STATE_GROUPS: dict[str, tuple[str, frozenset[ModelState]]] = {
         ),
     ),
     "idle": ("Ready to load", frozenset({ModelState.IDLE})),
-    "failed": ("Failed", frozenset({ModelState.FAILED, ModelState.CRASHED})),
+    "failed": ("Failed", frozenset({ModelState.FAILED, ModelState.CRASHED, ModelState.PAUSED})),
     "not_downloaded": ("Not downloaded", frozenset({ModelState.NOT_DOWNLOADED})),
 }
 _GROUP_OF = {state: name for name, (_, states) in STATE_GROUPS.items() for state in states}

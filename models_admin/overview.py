@@ -5,16 +5,22 @@ The number of queries does not depend on how many models or jobs there are.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from django.db.models import OuterRef, Subquery
+from django.utils import timezone
 
 from gantry.live import JobSnapshot
 from gantry.planning.states import InstanceState, JobState, ModelState
 from gantry.planning.wording import wording
+from models_admin.crashes import is_paused
 from models_admin.models import LoadRecord, MemoryPool, ModelDefinition, ModelInstance, Runtime, SwitchJob
 from models_admin.snapshots import job_snapshot
+
+KEEPS_CRASHING = "Keeps crashing, paused until"  # and the clock time, which pages give in the reader's own zone
+NOISE_BYTES = 10_000_000  # readings of one moment differ by less
 
 _INSTANCE_STATES = {
     InstanceState.LOADING: ModelState.LOADING,
@@ -40,14 +46,30 @@ class ModelRow:
         return self.state in {ModelState.ACTIVE, ModelState.LOADED}
 
     @property
+    def is_crashed(self) -> bool:
+        """Its process has died and is still on record."""
+        return self.instance is not None and self.state in {ModelState.CRASHED, ModelState.PAUSED}
+
+    @property
     def can_switch(self) -> bool:
         """Choosing it would change something and can work."""
-        return self.state in {ModelState.IDLE, ModelState.FAILED, ModelState.LOADED, ModelState.CRASHED}
+        return self.state in {
+            ModelState.IDLE,
+            ModelState.FAILED,
+            ModelState.LOADED,
+            ModelState.CRASHED,
+            ModelState.PAUSED,
+        }
+
+    @property
+    def can_preload(self) -> bool:
+        """It could be loaded beside what is there."""
+        return self.state in {ModelState.IDLE, ModelState.FAILED}
 
     @property
     def can_unload(self) -> bool:
         """It is held (or its dead process is still on record)."""
-        return self.state in {ModelState.ACTIVE, ModelState.LOADED, ModelState.CRASHED}
+        return self.is_loaded or self.is_crashed
 
     @property
     def can_restart(self) -> bool:
@@ -66,11 +88,22 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class DeviceView:
+    """One of several devices of a pool, with the parts of its bar."""
+
+    name: str
+    total_bytes: int
+    used_bytes: int
+    segments: tuple[Segment, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PoolView:
-    """A memory pool with the parts of its bar."""
+    """A memory pool with the parts of its bar; where it has several devices, each with a bar of its own."""
 
     pool: MemoryPool
     segments: tuple[Segment, ...]
+    devices: tuple[DeviceView, ...] = ()
 
     @property
     def used_bytes(self) -> int:
@@ -149,11 +182,15 @@ def _state(model: ModelDefinition, instance: ModelInstance | None, job: JobSnaps
             if _is_drained_by(job, model):
                 return ModelState.DRAINING
             return ModelState.ACTIVE if instance.is_active else ModelState.LOADED
+        if instance.state == InstanceState.CRASHED and is_paused(model):
+            return ModelState.PAUSED
         return _INSTANCE_STATES[InstanceState(instance.state)]
     if job and job["target_id"] == model.model_id and job["kind"] != "unload":
         return ModelState.LOADING
     if not model.is_available:
         return ModelState.NOT_DOWNLOADED
+    if is_paused(model):
+        return ModelState.PAUSED
     return ModelState.FAILED if model.last_error_code else ModelState.IDLE
 
 
@@ -173,8 +210,12 @@ def _words(state: ModelState, model: ModelDefinition, instance: ModelInstance | 
     if state == ModelState.CRASHED:
         code = instance.error_code if instance else ""
         return f"Crashed: {wording(code).short}" if code else "Crashed"
+    if state == ModelState.PAUSED and model.paused_until:
+        return f"{KEEPS_CRASHING} {timezone.localtime(model.paused_until):%H:%M}"
     if state == ModelState.FAILED:
         return f"Failed: {wording(model.last_error_code).short}"
+    if state in {ModelState.ACTIVE, ModelState.LOADED} and instance and instance.is_asleep:
+        return f"{state.capitalize()}, asleep"
     return {
         ModelState.ACTIVE: "Active",
         ModelState.LOADED: "Loaded",
@@ -184,14 +225,33 @@ def _words(state: ModelState, model: ModelDefinition, instance: ModelInstance | 
 
 
 def _pool_view(pool: MemoryPool, held: Sequence[tuple[ModelDefinition, ModelInstance]]) -> PoolView:
-    total = max(1, pool.total_bytes)
-    parts = [(model.name, "model", instance.held_bytes) for model, instance in held if model.runtime.pool_id == pool.pk]
-    # Held by a process that is loading: it has no figure of its own until it is ready.
-    parts += [("Loading", "model", max(0, pool.held_bytes - sum(size for _, _, size in parts)))]
-    parts += [("Other programs", "others", pool.others_bytes), ("Free", "free", pool.free_bytes)]
+    here = [(model.name, instance) for model, instance in held if model.runtime.pool_id == pool.pk]
     return PoolView(
         pool=pool,
-        segments=tuple(
-            Segment(name, kind, size, round(100 * size / total, 2)) for name, kind, size in parts if size > 0
+        segments=_segments(
+            [(name, instance.held_bytes) for name, instance in here],
+            total=pool.total_bytes,
+            free=pool.free_bytes,
+            held=pool.held_bytes,
         ),
+        devices=tuple(_device_view(device, here) for device in pool.devices),
+    )
+
+
+def _device_view(device: Mapping[str, Any], here: Sequence[tuple[str, ModelInstance]]) -> DeviceView:
+    on_it = [(name, int(instance.held_on.get(device["id"], 0))) for name, instance in here]
+    total, free = device["total_bytes"], device["free_bytes"]
+    return DeviceView(
+        device["name"], total, total - free, _segments(on_it, total=total, free=free, held=device["held_bytes"])
+    )
+
+
+def _segments(models: Sequence[tuple[str, int]], *, total: int, free: int, held: int) -> tuple[Segment, ...]:
+    parts = [(name, "model", size) for name, size in models]
+    # Held by a process that is loading: it has no figure of its own until it is ready. A little of it is noise of the readings.
+    loading = held - sum(size for _, size in models)
+    parts += [("Loading", "model", loading if loading > NOISE_BYTES else 0)]
+    parts += [("Other programs", "others", max(0, total - free - held)), ("Free", "free", free)]
+    return tuple(
+        Segment(name, kind, size, round(100 * size / max(1, total), 2)) for name, kind, size in parts if size > 0
     )

@@ -17,7 +17,7 @@ from models_admin.audit_words import audit_sentence
 from models_admin.job_view import JobView, job_view
 from models_admin.model_list import ListQuery, lines_of
 from models_admin.models import ModelDefinition, SwitchJob
-from models_admin.overview import ModelRow, Overview, PoolView, Segment
+from models_admin.overview import ModelRow, Overview, Segment
 from models_admin.plan_view import plan_view
 from models_admin.snapshots import job_snapshot
 
@@ -44,7 +44,15 @@ def panel_context(job: JobSnapshot | None, target: ModelDefinition | None) -> di
 
 def memory_context(now: Overview) -> dict[str, Any]:
     """What the memory part shows: each pool with the parts of its bar in their places, and the runtimes."""
-    return {"pools": [{"view": pool, "parts": _placed(pool)} for pool in now.pools], "runtimes": now.runtimes}
+    pools = [
+        {
+            "view": pool,
+            "parts": _placed(pool.segments),
+            "devices": [{"view": device, "parts": _placed(device.segments)} for device in pool.devices],
+        }
+        for pool in now.pools
+    ]
+    return {"pools": pools, "runtimes": now.runtimes}
 
 
 def render_job_update(job: JobSnapshot, audience: Audience) -> str:
@@ -129,11 +137,11 @@ def model_of(job: JobSnapshot | None, rows: Sequence[ModelRow]) -> ModelDefiniti
     return next((row.model for row in rows if job and row.model.model_id == job["target_id"]), None)
 
 
-def _placed(pool: PoolView) -> list[Part]:
-    starts = accumulate((segment.percent for segment in pool.segments), initial=0.0)
+def _placed(segments: Sequence[Segment]) -> list[Part]:
+    starts = accumulate((segment.percent for segment in segments), initial=0.0)
     models = 0
     parts = []
-    for segment, start in zip(pool.segments, starts, strict=False):  # `starts` has one more: the end
+    for segment, start in zip(segments, starts, strict=False):  # `starts` has one more: the end
         models += segment.kind == "model"
         parts.append(Part(segment, round(start, 2), models % _TINTS))
     return parts

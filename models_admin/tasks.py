@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from celery import current_app, shared_task
 from celery.signals import worker_ready
+from django.conf import settings
+from django.core.cache import cache
 
-from models_admin import recovery, running
-from models_admin.models import MemoryPool
+from models_admin import recovery, running, server_models, stale_jobs, upkeep
+from models_admin.models import MemoryPool, Runtime
+
+REPORT_SECONDS = 300.0  # a report that nobody has fetched by then is dropped
+START_SECONDS = 60.0  # a start that comes later than this is none any more
 
 
 @shared_task(name="models_admin.tasks.run_job")
@@ -17,19 +22,46 @@ def run_job(job_id: int) -> None:
 
 @shared_task(name="models_admin.tasks.reconcile_hosts")
 def reconcile_hosts() -> None:
-    """Ask the worker of each host to compare records with reality."""
+    """Ask the worker of each host to compare records with reality; end the jobs of hosts that have none any more."""
     for host in MemoryPool.objects.values_list("host", flat=True):
         # A worker that is away finds one request when it comes back, not a heap of them.
         current_app.send_task("models_admin.tasks.reconcile_host", args=[host], queue=f"host.{host}", expires=5.0)
+    stale_jobs.end_jobs_of_lost_hosts()
 
 
 @shared_task(name="models_admin.tasks.reconcile_host")
-def reconcile_host(host: str) -> None:
-    """Compare the records of this host with reality."""
-    recovery.reconcile_host(host)
+def reconcile_host(host: str, token: str = "") -> None:
+    """Compare the records of this host with reality, and begin what is due.
+
+    Args:
+        token: of somebody who waits for the report, which is kept in the cache (`report_key`).
+    """
+    report = recovery.reconcile_host(host, waits=bool(token))
+    if report is None:
+        return
+    if token:
+        cache.set(recovery.report_key(token, host), report.as_dict(), REPORT_SECONDS)
+    upkeep.keep_up(host)
+
+
+@shared_task(name="models_admin.tasks.start_host")
+def start_host(host: str) -> None:
+    """Put right what a worker finds when it starts, then load what policy wants at start."""
+    recovery.reconcile_host(host, waits=True)
+    upkeep.keep_up(host)
+    upkeep.load_at_start(host)
+
+
+@shared_task(name="models_admin.tasks.refresh_models")
+def refresh_models(runtime_id: int) -> None:
+    """Compare the models that a server offers with their definitions now. A runtime that was deleted is none."""
+    row = Runtime.objects.select_related("pool").filter(pk=runtime_id).first()
+    if row:
+        server_models.refresh_safely(row)
 
 
 @worker_ready.connect
-def reconcile_at_start(**_kwargs: object) -> None:
+def start_at_once(**_kwargs: object) -> None:
     """A worker that starts puts things right at once: it adopts what still serves and ends what was left half done."""
-    reconcile_hosts.delay()
+    host = settings.HOST_NAME
+    current_app.send_task("models_admin.tasks.start_host", args=[host], queue=f"host.{host}", expires=START_SECONDS)
