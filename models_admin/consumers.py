@@ -146,10 +146,10 @@ def _rows(model_ids: list[str], audience: Audience) -> str:
     """Some rows, or the whole list when all may have changed or one of them is gone."""
     job = overview.current_job()
     if model_ids:
-        rows = overview.model_rows(job, model_ids=model_ids)
+        rows = overview.model_rows(job, model_ids=model_ids, with_people=True)
         if len(rows) == len(set(model_ids)):
             return rendering.render_rows(rows, audience)
-    return rendering.render_list(overview.model_rows(job), audience)
+    return rendering.render_list(overview.model_rows(job, with_people=True), audience)
 
 
 def _memory() -> str:

@@ -18,6 +18,7 @@ from gantry.planning.wording import wording
 from models_admin.crashes import is_paused
 from models_admin.models import LoadRecord, MemoryPool, ModelDefinition, ModelInstance, Runtime, SwitchJob
 from models_admin.snapshots import job_snapshot
+from models_admin.usage import people_using
 
 KEEPS_CRASHING = "Keeps crashing, paused until"  # and the clock time, which pages give in the reader's own zone
 NOISE_BYTES = 10_000_000  # readings of one moment differ by less
@@ -39,6 +40,7 @@ class ModelRow:
     percent: int | None
     instance: ModelInstance | None
     usual_load_seconds: float | None  # how long its last load took
+    people: int = 0  # who got an answer from it in the last five minutes
 
     @property
     def is_loaded(self) -> bool:
@@ -135,21 +137,26 @@ def current_job() -> JobSnapshot | None:
 
 
 def model_rows(
-    job: JobSnapshot | None, *, model_ids: Sequence[str] | None = None, models: Sequence[ModelDefinition] | None = None
+    job: JobSnapshot | None,
+    *,
+    model_ids: Sequence[str] | None = None,
+    models: Sequence[ModelDefinition] | None = None,
+    with_people: bool = False,
 ) -> tuple[ModelRow, ...]:
-    """Models with their states, by name; all of them, or those with these ids."""
+    """Models with their states, by name; all of them, or those with these ids. Counting people is one more query."""
     if models is None:
         last_load = LoadRecord.objects.filter(model=OuterRef("pk")).order_by("-id").values("load_seconds")[:1]
         queryset = ModelDefinition.objects.with_runtime().annotate(usual_load_seconds=Subquery(last_load))
         models = list(queryset.filter(model_id__in=model_ids) if model_ids is not None else queryset)
     instances = {instance.model_id: instance for instance in ModelInstance.objects.all()}
-    return tuple(_row(model, instances.get(model.pk), job) for model in models)
+    people = people_using() if with_people else {}
+    return tuple(_row(model, instances.get(model.pk), job, people.get(model.pk, 0)) for model in models)
 
 
 def overview() -> Overview:
     """Everything, now."""
     job = current_job()
-    rows = model_rows(job)
+    rows = model_rows(job, with_people=True)
     last = None if job else SwitchJob.objects.select_related("target").first()
     held = [(row.model, row.instance) for row in rows if row.instance and row.instance.held_bytes]
     runtimes = tuple(Runtime.objects.select_related("pool"))
@@ -163,7 +170,7 @@ def overview() -> Overview:
     )
 
 
-def _row(model: ModelDefinition, instance: ModelInstance | None, job: JobSnapshot | None) -> ModelRow:
+def _row(model: ModelDefinition, instance: ModelInstance | None, job: JobSnapshot | None, people: int) -> ModelRow:
     state = _state(model, instance, job)
     percent = job["percent"] if job and state == ModelState.LOADING else None
     return ModelRow(
@@ -173,6 +180,7 @@ def _row(model: ModelDefinition, instance: ModelInstance | None, job: JobSnapsho
         percent=percent,
         instance=instance,
         usual_load_seconds=getattr(model, "usual_load_seconds", None),
+        people=people if instance else 0,
     )
 
 

@@ -13,12 +13,13 @@ from models_admin.templatetags.gantry_format import seconds
 
 @dataclass(frozen=True, slots=True)
 class EvictedView:
-    """A model that will be unloaded. `answers` is how many answers it is writing now."""
+    """A model that will be unloaded: how many answers it is writing now, and how many people got one in the last five minutes."""
 
     name: str
     held_bytes: int
     answers: int
     is_busy: bool
+    people: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +66,31 @@ class PlanView:
         return round(100 * self.used_after_bytes / max(1, self.total_bytes), 1)
 
 
-def plan_view(plan: Mapping[str, Any], answers: Mapping[str, int] | None = None, former: str = "") -> PlanView:
+def plan_view(
+    plan: Mapping[str, Any],
+    answers: Mapping[str, int] | None = None,
+    former: str = "",
+    people: Mapping[str, int] | None = None,
+) -> PlanView:
     """The plan as people read it.
 
     Args:
         plan: `SwitchPlan.as_dict()`.
         answers: model id -> answers that it is writing now.
         former: name of the model that is active now, if any.
+        people: model id -> people who use it.
     """
+    people = people or {}
     answers = answers or {}
     kind = JobKind(plan["kind"])
     evicted = tuple(
-        EvictedView(item["name"], item["held_bytes"], answers.get(item["model_id"], 0), item["is_busy"])
+        EvictedView(
+            item["name"],
+            item["held_bytes"],
+            answers.get(item["model_id"], 0),
+            item["is_busy"],
+            people.get(item["model_id"], 0),
+        )
         for item in plan["evicted"]
     )
     return PlanView(

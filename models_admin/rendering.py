@@ -56,7 +56,7 @@ def memory_context(now: Overview) -> dict[str, Any]:
 
 
 def render_job_update(job: JobSnapshot, audience: Audience) -> str:
-    """The panel, and the sign in the target's row. Two small queries."""
+    """The panel, and the sign in the target's row. Three small queries."""
     row = target_row(job)
     panel = _render("_panel.html", audience, panel_context(job, row.model if row else None), oob=True)
     return panel + (_render("_row_state.html", audience, {"row": row}, oob=True) if row else "")
@@ -129,7 +129,7 @@ def target_row(job: JobSnapshot) -> ModelRow | None:
     """The row of the model that a job is about."""
     if not job["target_id"]:
         return None
-    return next(iter(overview.model_rows(job, model_ids=[job["target_id"]])), None)
+    return next(iter(overview.model_rows(job, model_ids=[job["target_id"]], with_people=True)), None)
 
 
 def model_of(job: JobSnapshot | None, rows: Sequence[ModelRow]) -> ModelDefinition | None:

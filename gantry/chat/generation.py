@@ -126,7 +126,7 @@ class Writer:
     def _write(self) -> bool:
         if time.monotonic() - self._use_noted_at >= EXACT_SECONDS:
             self._use_noted_at = time.monotonic()
-            note_use(self.answer.model_id)
+            note_use(self.answer.model_id, self.answer.conversation.user_id)
         answers = Message.objects.being_written().filter(pk=self.answer.pk)
         return bool(answers.update(text=self.text, token_count=self.token_count, heartbeat_at=timezone.now()))
 
@@ -158,7 +158,7 @@ class Writer:
             else:
                 self._keep_rest()
         if self.text:
-            note_use(self.answer.model_id)
+            note_use(self.answer.model_id, self.answer.conversation.user_id)
 
     def _publish(self, state: Message.State) -> None:
         live.publish_message(self.answer.conversation_id, self.answer.pk, state)
@@ -175,7 +175,7 @@ def _request_for(answer: Message) -> _Request:
     if instance is None:
         raise RuntimeFault("was unloaded before it could answer")
     model = instance.model
-    note_use(model.model_id)
+    note_use(model.model_id, answer.conversation.user_id)
     earlier = Message.objects.filter(conversation_id=answer.conversation_id, pk__lt=answer.pk).order_by("-id")
     budget = history.prompt_characters(history.context_tokens(model.parameters), model.sampling)
     return _Request(

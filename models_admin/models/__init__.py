@@ -5,6 +5,7 @@ from models_admin.models.load_record import LoadRecord
 from models_admin.models.memory_pool import MemoryPool
 from models_admin.models.model_definition import ModelDefinition
 from models_admin.models.model_instance import ModelInstance
+from models_admin.models.model_use import ModelUse
 from models_admin.models.runtime import Runtime
 from models_admin.models.step_record import StepRecord
 from models_admin.models.switch_event import SwitchEvent
@@ -17,6 +18,7 @@ __all__ = [
     "MemoryPool",
     "ModelDefinition",
     "ModelInstance",
+    "ModelUse",
     "Runtime",
     "StepRecord",
     "SwitchEvent",

@@ -45,7 +45,7 @@ def pin(request: HtmxRequest, pk: int) -> HttpResponse:
     if not request.htmx:
         return redirect("admin:models_tab")
     job = current_job()
-    line = lines_of(model_rows(job, model_ids=[model.model_id]))[0]
+    line = lines_of(model_rows(job, model_ids=[model.model_id], with_people=True))[0]
     return render_partial(request, "models_admin/_row.html", {"line": line, "audience": Audience.of(actor, job)})
 
 

@@ -24,6 +24,7 @@ from models_admin.exceptions import ActionRefused, AnotherJobRunning, DoesNotFit
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance
 from models_admin.plan_view import plan_view
 from models_admin.snapshots import job_snapshot
+from models_admin.usage import people_using
 from models_admin.views.common import HtmxRequest, actor_of, find_model, may_see_models, render_page, render_partial
 from models_admin.ways_out_view import ways_out_views
 
@@ -70,7 +71,12 @@ def unload_all(request: HtmxRequest, pk: int) -> HttpResponse:
         return _show(request, context, status=exc.status)
     action_url = reverse("admin:pool_unload_all", args=[pk])
     return _show(
-        request, {"kind": "unload", "plan": plan_view(plan.as_dict(), _answers(plan)), "action_url": action_url}
+        request,
+        {
+            "kind": "unload",
+            "plan": plan_view(plan.as_dict(), _answers(plan), people=_people(plan)),
+            "action_url": action_url,
+        },
     )
 
 
@@ -123,7 +129,7 @@ def _answer(
         {
             "model": model,
             "kind": kind,
-            "plan": plan_view(plan.as_dict(), _answers(plan), _active_name()),
+            "plan": plan_view(plan.as_dict(), _answers(plan), _active_name(), _people(plan)),
             "wanted": wanted,
             "action_url": reverse(f"admin:model_{kind}", args=[model.pk]),
             "taken_over": job_snapshot(taken_over) if taken_over else None,
@@ -151,9 +157,7 @@ def _show(request: HtmxRequest, context: dict[str, Any], *, status: int = 200) -
     )
 
 
-def _accepted(
-    request: HtmxRequest, model: ModelDefinition | None, decision: SwitchDecision, kind: str
-) -> HttpResponse:
+def _accepted(request: HtmxRequest, model: ModelDefinition | None, decision: SwitchDecision, kind: str) -> HttpResponse:
     note = {
         "already_loaded": f"{model.name} is {'loaded' if kind == 'preload' else 'active'} already." if model else "",
         "joined": f"{decision.job.requested_by_name} has asked for this already." if decision.job else "",
@@ -177,6 +181,13 @@ def _answers(plan: SwitchPlan) -> dict[str, int]:
     """Model id -> answers it writes now, of those that the plan unloads."""
     busy = ModelInstance.objects.filter(model__model_id__in=[model.model_id for model in plan.evicted])
     return dict(busy.values_list("model__model_id", "busy_count"))
+
+
+def _people(plan: SwitchPlan) -> dict[str, int]:
+    """Model id -> people who use it now, of those that the plan unloads."""
+    using = people_using()
+    ids = ModelDefinition.objects.filter(pk__in=using).values_list("model_id", "pk")
+    return {model_id: using[pk] for model_id, pk in ids}
 
 
 def _refusal_context(request: HtmxRequest, model: ModelDefinition, kind: str, exc: ActionRefused) -> dict[str, Any]:

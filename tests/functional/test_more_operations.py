@@ -10,7 +10,8 @@ from django.test import Client
 from django.utils import timezone
 
 from gantry.planning.states import JobKind
-from models_admin.models import LoadRecord, ModelDefinition, Runtime, SwitchJob, SwitchPolicy
+from models_admin.models import LoadRecord, ModelDefinition, ModelUse, Runtime, SwitchJob, SwitchPolicy
+from models_admin.usage import note_use
 from tests.factories import make_job, make_model
 from tests.functional.admin_world import MB, load, staff
 
@@ -165,3 +166,15 @@ def test_expected_times_without_any_job_say_what_will_be_there(signed_in: Client
 def test_expected_times_are_for_those_who_may_see_switches(client: Client, db: None) -> None:
     client.force_login(staff("oli", "view_modeldefinition"))
     assert client.get("/admin/switches/times/").status_code == 403
+
+
+def test_people_who_use_a_model_are_counted_before_it_is_unloaded(
+    signed_in: Client, active: ModelDefinition, admin_person: User, member: User
+) -> None:
+    for person in (admin_person, member, member):
+        note_use(active.model_id, person.pk)
+    ModelUse.objects.filter(user=admin_person).update(at=timezone.now() - timedelta(minutes=6))
+    dialog = signed_in.get(f"/admin/models/{active.pk}/unload/", headers=HTMX)
+    assert "1 person used it in the last 5 minutes." in dialog.text
+    note_use(active.model_id, admin_person.pk)
+    assert "2 people use it" in " ".join(signed_in.get("/admin/models/").text.split())
