@@ -21,7 +21,8 @@ from pydantic import Field, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 BASE_DIR = Path(__file__).resolve().parent.parent
-_MEMORY = re.compile(r"^(auto|ram|nvml|fixed:\s*\d+(\.\d+)?\s*([KMGT]i?)?B?)$", re.IGNORECASE)
+_AMOUNT = r"\s*\d+(\.\d+)?\s*([KMGT]i?)?B?\s*"
+_MEMORY = re.compile(rf"^(auto|ram|nvml|fixed:{_AMOUNT}(\+{_AMOUNT})*)$", re.IGNORECASE)
 _HOST_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")  # it becomes part of a queue's and a file's name
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _SECRETS = (
@@ -91,7 +92,9 @@ class Environment(BaseSettings):
     @classmethod
     def _memory(cls, value: str) -> str:
         if not _MEMORY.match(value.strip()):
-            raise ValueError("use auto, ram, nvml, or a fixed amount such as fixed:8GiB")
+            raise ValueError(
+                "use auto, ram, nvml, a fixed amount such as fixed:8GiB, or one for each device: fixed:8GiB+8GiB"
+            )
         return value.strip()
 
     @field_validator("gantry_host")

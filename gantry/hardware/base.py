@@ -12,6 +12,7 @@ class DeviceReading:
     """One device of a pool: total = held by models + used by others + free, in bytes."""
 
     device_id: str  # stable across restarts: the GPU's UUID
+    index: int  # as nvidia-smi counts; slices of a divided GPU have its index
     name: str
     total_bytes: int
     free_bytes: int
@@ -22,7 +23,7 @@ class DeviceReading:
 class MemoryReading:
     """One look at a pool. total = held by models + used by others + free, in bytes.
 
-    `devices` are its parts where a model can be put on one of several; their sums are the pool's figures.
+    `devices` are its parts where it has any that a model can be put on; their sums are the pool's figures.
     """
 
     name: str  # what people see: "NVIDIA H200", "RAM", "Fixed pool"
@@ -61,5 +62,5 @@ class MemorySource(Protocol):
         ...
 
     def held_on(self, pid: int) -> Mapping[str, int]:
-        """The same by device id, where the pool has several devices; empty where it has not, or nobody can tell."""
+        """The same by device id; empty where the pool has no devices, or nobody can tell."""
         ...

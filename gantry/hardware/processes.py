@@ -35,6 +35,18 @@ def mapped_bytes(pids: Iterable[int]) -> int:
     return sum(_mapped(process.pid) for pid in pids for process in with_children(pid))
 
 
+def devices_told(pid: int) -> list[str]:
+    """The devices that a process, or the first of its children, was told to use, by their ids; empty when none, or it is gone."""
+    for process in with_children(pid):
+        try:
+            named = process.environ().get("CUDA_VISIBLE_DEVICES", "")
+        except psutil.Error:
+            continue
+        if named:
+            return list(dict.fromkeys(name.strip() for name in named.split(",")))
+    return []
+
+
 def _resident(process: psutil.Process) -> int:
     try:
         return int(process.memory_info().rss)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from gantry.hardware.base import MemorySource
-from gantry.hardware.fixed import FixedMemory, parse_bytes
+from gantry.hardware.fixed import parse_pool
 from gantry.hardware.nvml import GPUMissingError, open_nvml
 from gantry.hardware.ram import RAMMemory
 
@@ -14,7 +14,8 @@ def select_memory(setting: str, open_gpu: Callable[[], MemorySource | None] = op
     """The memory that GANTRY_MEMORY names.
 
     Args:
-        setting: `auto` (the GPUs if there are any, else RAM), `nvml`, `ram`, or `fixed:` and an amount.
+        setting: `auto` (the GPUs if there are any, else RAM), `nvml`, `ram`, or `fixed:` and an amount; several
+            amounts with a + between them are a pool of so many devices.
 
     Raises:
         GPUMissingError: `nvml`, and there is no GPU.
@@ -23,7 +24,7 @@ def select_memory(setting: str, open_gpu: Callable[[], MemorySource | None] = op
     kind, _, amount = setting.strip().partition(":")
     match kind.lower():
         case "fixed":
-            return FixedMemory(parse_bytes(amount))
+            return parse_pool(amount)
         case "ram":
             return RAMMemory()
         case "auto":

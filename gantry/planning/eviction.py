@@ -9,7 +9,8 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from enum import StrEnum
-from itertools import accumulate
+from functools import reduce
+from itertools import accumulate, combinations, product
 from typing import NamedTuple
 
 from gantry.planning.types import LoadedModel
@@ -42,7 +43,15 @@ def choose(
         return []
     if sum(map(freed, useful)) < shortage_bytes:
         return None
-    return _STRATEGIES[strategy](useful, shortage_bytes, freed)
+    return _RULES[strategy].choose(useful, shortage_bytes, freed)
+
+
+def burden(models: Sequence[LoadedModel], strategy: EvictionStrategy) -> tuple[object, ...]:
+    """What makes one choice of models worse than another under a strategy; to be compared, the least is the best.
+
+    `choose` finds the least for one place already. This is for the choice between places.
+    """
+    return sum(model.is_busy for model in models), *_RULES[strategy].burden(models)
 
 
 def _largest_first(models: Sequence[LoadedModel], shortage: int, freed: Freed) -> list[LoadedModel]:
@@ -79,70 +88,113 @@ def _without_needless(chosen: list[LoadedModel], shortage: int, freed: Freed) ->
     return chosen
 
 
-class _Cost(NamedTuple):
-    """What evicting some models costs; compared from left to right. Adding up keeps the order, so halves can be compared."""
-
-    busy: int
-    milliseconds: int  # to load them again; whole, so that sums do not depend on their order
-    models: int
-    freed: int
-    mask: int  # which ones, a bit each: makes the choice the same every time
-
-    def plus(self, other: _Cost) -> _Cost:
-        return _Cost(*(a + b for a, b in zip(self, other, strict=True)))
-
-
-_NOTHING = _Cost(0, 0, 0, 0, 0)
-
-
 def _cheapest_reload(models: Sequence[LoadedModel], shortage: int, freed: Freed) -> list[LoadedModel]:
     ordered = sorted(models, key=lambda model: model.instance_id)
+    sizes, costs = [freed(model) for model in ordered], _costs(ordered, freed)
     if len(ordered) > EXACT_UP_TO:
-        return _cheapest_of_many(ordered, shortage, freed)
-    costs = [
-        _Cost(int(model.is_busy), round(1000 * model.reload_seconds), 1, freed(model), 1 << number)
-        for number, model in enumerate(ordered)
+        chosen = _improved(_good_start(ordered, sizes, shortage), sizes, costs, shortage)
+        return [ordered[number] for number in sorted(chosen)]
+    best = _cheapest_cover(sizes, costs, shortage)
+    return [model for number, model in enumerate(ordered) if best >> number & 1]
+
+
+def _costs(models: Sequence[LoadedModel], freed: Freed) -> list[int]:
+    """What evicting each model costs, each as one number.
+
+    Sums of them compare like the sums of (busy ones, milliseconds to load them again, models, bytes, which ones), from left to
+    right: every column has a radix that its sum cannot reach. Milliseconds are whole, so that no sum depends on its order. The
+    last column is a bit for each model, which makes the choice the same every time and tells in the end who was chosen.
+    """
+    rows = [
+        (int(model.is_busy), round(1000 * model.reload_seconds), 1, freed(model), 1 << number)
+        for number, model in enumerate(models)
     ]
-    best = _cheapest_cover(costs, shortage)
-    return [model for number, model in enumerate(ordered) if best.mask >> number & 1]
+    radixes = [sum(column) + 1 for column in zip(*rows, strict=True)]
+    return [reduce(lambda cost, digit: cost * digit[0] + digit[1], zip(radixes, row, strict=True), 0) for row in rows]
 
 
-def _cheapest_cover(costs: Sequence[_Cost], shortage: int) -> _Cost:
-    """The cheapest set that frees enough, exactly: the two halves' subsets are joined (Horowitz and Sahni, 1974).
+def _cheapest_cover(sizes: Sequence[int], costs: Sequence[int], shortage: int) -> int:
+    """The cheapest set that frees enough, exactly, as bits: the two halves' subsets are joined (Horowitz and Sahni, 1974).
 
     For 20 models 2 × 1,024 subsets are looked at instead of a million.
     """
     half = len(costs) // 2
-    left, right = _subsets(costs[:half]), _subsets(costs[half:])
-    right.sort(key=lambda cost: (cost.freed, cost))
-    sizes = [cost.freed for cost in right]
+    left, right = _subsets(sizes[:half], costs[:half]), sorted(_subsets(sizes[half:], costs[half:]))
+    right_sizes = [size for size, _ in right]
     # The cheapest of all subsets of the right half that free as much as this one or more.
-    cheapest = list(accumulate(reversed(right), min))[::-1]
-    fitting = ((cost, bisect_left(sizes, shortage - cost.freed)) for cost in left)
-    return min(cost.plus(cheapest[index]) for cost, index in fitting if index < len(right))
+    cheapest = list(accumulate((cost for _, cost in reversed(right)), min))[::-1]
+    fitting = ((cost, bisect_left(right_sizes, shortage - size)) for size, cost in left)
+    best = min(cost + cheapest[index] for cost, index in fitting if index < len(right))
+    return best % (1 << len(costs))
 
 
-def _subsets(costs: Sequence[_Cost]) -> list[_Cost]:
-    found = [_NOTHING]
-    for cost in costs:
-        found += [other.plus(cost) for other in found]
+def _subsets(sizes: Sequence[int], costs: Sequence[int]) -> list[tuple[int, int]]:
+    found = [(0, 0)]
+    for size, cost in zip(sizes, costs, strict=True):
+        found += [(other_size + size, other_cost + cost) for other_size, other_cost in found]
     return found
 
 
-def _cheapest_of_many(models: Sequence[LoadedModel], shortage: int, freed: Freed) -> list[LoadedModel]:
-    """By seconds for each byte, then without what is needless, the dearest first."""
-    chosen = _first_ones(
-        models, shortage, freed, lambda model: (model.reload_seconds / freed(model), model.instance_id)
-    )
-    for model in sorted(chosen, key=lambda model: (not model.is_busy, -model.reload_seconds)):
-        rest = [other for other in chosen if other is not model]
-        if sum(map(freed, rest)) >= shortage:
-            chosen = rest
-    return chosen
+def _good_start(models: Sequence[LoadedModel], sizes: Sequence[int], shortage: int) -> set[int]:
+    """Idle ones by seconds for each byte; then as few busy ones as there can be, the largest first."""
+
+    def key(number: int) -> tuple[bool, float, int]:
+        model, size = models[number], sizes[number]
+        return model.is_busy, -size if model.is_busy else model.reload_seconds / size, number
+
+    ordered = sorted(range(len(models)), key=key)
+    sums = list(accumulate(sizes[number] for number in ordered))
+    return set(ordered[: bisect_left(sums, shortage) + 1])
 
 
-_STRATEGIES: dict[EvictionStrategy, Callable[[Sequence[LoadedModel], int, Freed], list[LoadedModel]]] = {
-    EvictionStrategy.LARGEST_FIRST: _largest_first,
-    EvictionStrategy.OLDEST_FIRST: _oldest_first,
-    EvictionStrategy.CHEAPEST_RELOAD: _cheapest_reload,
+def _improved(chosen: set[int], sizes: Sequence[int], costs: Sequence[int], shortage: int) -> set[int]:
+    """Leaves one or two out, or takes another one for them, for as long as that is cheaper. It ends: the cost falls each time."""
+    spare = sum(sizes[number] for number in chosen) - shortage
+
+    def change(out: tuple[int, ...], come: tuple[int, ...]) -> tuple[int, int]:
+        cost, size = (
+            sum(column[number] for number in come) - sum(column[number] for number in out) for column in (costs, sizes)
+        )
+        return cost, size
+
+    while True:
+        others = [number for number in range(len(sizes)) if number not in chosen]
+        outs = [*combinations(sorted(chosen), 1), *combinations(sorted(chosen), 2)]
+        moves = ((*change(out, come), out, come) for out, come in product(outs, [(), *combinations(others, 1)]))
+        best = min((move for move in moves if spare + move[1] >= 0), default=None)
+        if best is None or best[0] >= 0:
+            return chosen
+        _, size, out, come = best
+        spare += size
+        chosen = chosen.difference(out).union(come)
+
+
+class _Rule(NamedTuple):
+    """One strategy: how it chooses, and by what its choices for different places are compared (after the busy ones)."""
+
+    choose: Callable[[Sequence[LoadedModel], int, Freed], list[LoadedModel]]
+    burden: Callable[[Sequence[LoadedModel]], tuple[object, ...]]
+
+
+def _fewest(models: Sequence[LoadedModel]) -> tuple[object, ...]:
+    return len(models), any(model.is_active for model in models), _reload_seconds(models)
+
+
+def _longest_unused(models: Sequence[LoadedModel]) -> tuple[object, ...]:
+    """The one that was used last counts most: it should be as old as can be."""
+    return tuple(sorted((model.last_used for model in models), reverse=True)), len(models)
+
+
+def _least_to_reload(models: Sequence[LoadedModel]) -> tuple[object, ...]:
+    return _reload_seconds(models), len(models), sum(model.held_bytes for model in models)
+
+
+def _reload_seconds(models: Sequence[LoadedModel]) -> float:
+    return sum(round(1000 * model.reload_seconds) for model in models) / 1000
+
+
+_RULES: dict[EvictionStrategy, _Rule] = {
+    EvictionStrategy.LARGEST_FIRST: _Rule(_largest_first, _fewest),
+    EvictionStrategy.OLDEST_FIRST: _Rule(_oldest_first, _longest_unused),
+    EvictionStrategy.CHEAPEST_RELOAD: _Rule(_cheapest_reload, _least_to_reload),
 }

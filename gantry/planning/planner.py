@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from gantry.planning.eviction import EvictionStrategy, choose
+from gantry.planning.estimates import need_from_history
+from gantry.planning.eviction import EvictionStrategy, burden, choose
 from gantry.planning.exceptions import DoesNotFit
 from gantry.planning.rooms import Room, rooms
 from gantry.planning.states import JobKind, LoadOrder, StepKind
@@ -45,15 +46,14 @@ class _Choice:
     evicted: tuple[LoadedModel, ...]
     order: LoadOrder = LoadOrder.FREE_FIRST
 
-    def cost(self, need_bytes: int) -> tuple[object, ...]:
-        """What makes one choice better than another: whom it costs what, then how many devices, then how little is left over."""
-        freed = sum(map(self.room.freed_by, self.evicted))
+    def cost(self, need_bytes: int, strategy: EvictionStrategy) -> tuple[object, ...]:
+        """What makes one choice worse than another: somebody has to wait, who goes, how many devices, how much is left over."""
         return (
-            sum(model.is_busy for model in self.evicted),
-            len(self.evicted),
-            sum(model.reload_seconds for model in self.evicted),
+            self.order != LoadOrder.LOAD_FIRST,  # the former model alone goes, and it goes last
+            *burden(self.evicted, strategy),
+            any(model.is_active for model in self.evicted),
             len(self.room.device_ids),
-            self.room.free_bytes + freed - self.room.need(need_bytes),
+            self.room.free_without(self.evicted) - self.room.need(need_bytes),
             self.room.device_ids,
         )
 
@@ -75,7 +75,7 @@ def plan_switch(
 
     Args:
         loaded: what the runtimes of this pool hold now. A crashed model holds nothing and is not in it.
-        kind: SWITCH, or CALL: then the call follows the first token.
+        kind: SWITCH, or CALL: then the call follows the first token, and the former model stays where it fits, for it comes back.
         must_go: ids of instances that cannot stay, however much memory there is: their server holds one model at a time.
 
     Raises:
@@ -84,6 +84,8 @@ def plan_switch(
     """
     if any(model.model_id == target.model_id for model in loaded):
         return _make_plan(kind, target, budget, is_loaded=True)
+    if kind == JobKind.CALL:
+        policy = replace(policy, keeps_former=True)
     allowed = _allowed(loaded, policy, must_go)
     choices = [
         choice
@@ -91,8 +93,28 @@ def plan_switch(
         if (choice := _choice(room, target, loaded, allowed, policy, must_go)) is not None
     ]
     if not choices:
-        raise _does_not_fit(target, [model for model in loaded if not model.is_pinned], budget)
-    return _make_plan(kind, target, budget, min(choices, key=lambda choice: choice.cost(target.need_bytes)))
+        raise _does_not_fit(target, _allowed(loaded, replace(policy, may_evict=True), must_go), budget)
+    best = min(choices, key=lambda choice: choice.cost(target.need_bytes, policy.strategy))
+    return _make_plan(kind, target, budget, best)
+
+
+def can_fit(
+    target: ModelSpec,
+    loaded: Sequence[LoadedModel],
+    budget: MemoryBudget,
+    *,
+    policy: PlanPolicy = PlanPolicy(),
+    must_go: Collection[str] = (),
+) -> bool:
+    """Whether `plan_switch` would find a place. Quicker: who would go is not worked out.
+
+    Raises:
+        DeviceUnknown: the target names a device that the pool does not have.
+    """
+    if any(model.model_id == target.model_id for model in loaded):
+        return True
+    could_go = _allowed(loaded, policy, must_go)
+    return any(_missing(room, target.need_bytes, could_go) <= 0 for room in rooms(budget, target.devices))
 
 
 def plan_preload(target: ModelSpec, loaded: Sequence[LoadedModel], budget: MemoryBudget) -> SwitchPlan:
@@ -125,18 +147,26 @@ def plan_restart(target: ModelSpec, loaded: LoadedModel | None, budget: MemoryBu
         DeviceUnknown: it names a device that the pool does not have.
     """
     evicted = (loaded,) if loaded else ()
-    needed = target.need_bytes
-    if loaded and target.is_measured:
-        # It fits in what it holds: the margin on top of a measured need must not stand in the way of a restart.
-        needed = min(needed, max(loaded.held_bytes, 0))
-    fitting = [
-        _Choice(room, evicted)
-        for room in rooms(budget, target.devices)
-        if room.free_bytes + sum(map(room.freed_by, evicted)) >= room.need(needed)
-    ]
+    needed = _need_to_restart(target, loaded)
+    fitting = [_Choice(room, evicted) for room in rooms(budget, target.devices) if _missing(room, needed, evicted) <= 0]
     if not fitting:
         raise _does_not_fit(target, evicted, budget)
-    return _make_plan(JobKind.RESTART, target, budget, min(fitting, key=lambda choice: choice.cost(needed)))
+    best = min(fitting, key=lambda choice: choice.cost(needed, EvictionStrategy.LARGEST_FIRST))
+    return _make_plan(JobKind.RESTART, target, budget, best)
+
+
+def _need_to_restart(target: ModelSpec, loaded: LoadedModel | None) -> int:
+    """Without the margin on top of a measured need, which must not stand in the way of what fits already.
+
+    A model that holds clearly less than was measured is to be loaded with other parameters: then the whole need counts.
+    One of which nobody can tell what it holds gets the benefit of the doubt.
+    """
+    if loaded is None or not target.is_measured:
+        return target.need_bytes
+    if loaded.held_bytes <= 0:
+        return 0
+    is_margin = target.need_bytes <= need_from_history(loaded.held_bytes)
+    return min(target.need_bytes, loaded.held_bytes) if is_margin else target.need_bytes
 
 
 def _allowed(loaded: Sequence[LoadedModel], policy: PlanPolicy, must_go: Collection[str]) -> list[LoadedModel]:
@@ -152,26 +182,27 @@ def _choice(
     must_go: Collection[str],
 ) -> _Choice | None:
     """Who goes if the target is put into this room; None when it does not fit there."""
-    need = room.need(target.need_bytes)
     first = [model for model in loaded if model.instance_id in must_go]
     former = [m for m in allowed if m.is_active and m not in first and not policy.keeps_former]
-    if not first and need <= room.free_bytes:
+    if not first and _missing(room, target.need_bytes) <= 0:
         return _Choice(room, tuple(former), LoadOrder.LOAD_FIRST if former else LoadOrder.FREE_FIRST)
     gone = first + former
     others = [model for model in allowed if model not in gone]
-    shortage = need - room.free_bytes - sum(map(room.freed_by, gone))
-    chosen = choose(others, shortage, policy.strategy, room.freed_by)
+    chosen = choose(others, _missing(room, target.need_bytes, gone), policy.strategy, room.freed_by)
     return None if chosen is None else _Choice(room, tuple(gone + chosen))
 
 
-def _does_not_fit(target: ModelSpec, could_go: Iterable[LoadedModel], budget: MemoryBudget) -> DoesNotFit:
+def _missing(room: Room, need_bytes: int, gone: Iterable[LoadedModel] = ()) -> int:
+    """Bytes that are too few once these are gone; 0 or less: it fits."""
+    return room.need(need_bytes) - room.free_without(gone)
+
+
+def _does_not_fit(target: ModelSpec, could_go: Sequence[LoadedModel], budget: MemoryBudget) -> DoesNotFit:
     """The figures of the place that comes nearest."""
-    could_go = list(could_go)
-
-    def missing(room: Room) -> int:
-        return room.need(target.need_bytes) - room.free_bytes - sum(map(room.freed_by, could_go))
-
-    nearest = min(rooms(budget, target.devices), key=missing)
+    nearest = min(
+        rooms(budget, target.devices),
+        key=lambda room: (_missing(room, target.need_bytes, could_go), len(room.device_ids)),
+    )
     return DoesNotFit(
         required_bytes=nearest.need(target.need_bytes),
         available_bytes=nearest.free_bytes,
@@ -210,7 +241,7 @@ def _make_plan(
         total_bytes=choice.room.total_bytes,
         load_time=to_load.load_time if to_load else _NOTHING_TO_LOAD,
         order=choice.order,
-        devices=choice.room.device_ids,
+        devices=choice.room.device_ids if len(budget.devices) > 1 else (),  # of one device there is nothing to say
     )
 
 

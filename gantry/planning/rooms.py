@@ -1,8 +1,16 @@
-"""Where a model can be put: the whole pool, or some of its devices."""
+"""Where a model can be put: the whole pool, or some of its devices.
+
+What a split assumes: llama.cpp places whole layers (`--split-mode layer`, its default), in proportion to what is free on each
+device, and a layer's part of the KV cache with it. So the free memory of several devices counts together, less a margin for each
+further one: up to a layer stays empty on it, and it holds a context and compute buffers of its own. The margin is a rule of thumb,
+not a measurement: a model with few, large layers may still not fit where the sum says that it does. Its load then fails for want of
+memory, and what was unloaded for it is put back.
+Source: llama.cpp, tools/server/README.md (`--split-mode`, `--tensor-split`, `--main-gpu`), src/llama-model.cpp (`load_tensors`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -10,11 +18,12 @@ from gantry.planning.exceptions import DeviceUnknown
 from gantry.planning.types import DeviceMemory, LoadedModel, MemoryBudget
 
 MIB = 1024**2
-# A model that is split over devices takes more in all: each further one holds a context of its own (llama.cpp, CUDA: about
-# 512 MiB), and layers are placed whole, so that a part of each device stays empty.
-SPLIT_BYTES = 512 * MIB
-SPLIT_SHARE = 0.02  # of the need, for each further device
-MOST_SETS_OF = 8  # devices; with more, single ones and all of them together are tried
+SPLIT_BYTES = 512 * MIB  # for each further device: CUDA's context there, and compute buffers
+SPLIT_SHARE = 0.03  # of the need, for each further device: one of 32 layers
+MOST_SETS_OF = 8  # devices: 255 sets; of more, only some are tried
+# A process can use one slice of a divided GPU and no other device beside it, so nothing is split over slices.
+# Source: NVIDIA Multi-Instance GPU User Guide, "CUDA Device Enumeration".
+SLICE_PREFIX = "MIG-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +43,10 @@ class Room:
             return model.held_bytes
         return sum(size for device, size in model.held_on.items() if device in self.device_ids)
 
+    def free_without(self, models: Iterable[LoadedModel]) -> int:
+        """What is free here once these models are gone."""
+        return self.free_bytes + sum(map(self.freed_by, models))
+
     def need(self, need_bytes: int) -> int:
         """What a model that needs so much in one place needs here."""
         further = max(0, len(self.device_ids) - 1)
@@ -46,29 +59,42 @@ def rooms(budget: MemoryBudget, wanted: Sequence[str]) -> list[Room]:
     Raises:
         DeviceUnknown: the pool has no such device.
     """
-    if not budget.devices:
-        if wanted:
-            raise DeviceUnknown(wanted[0], ())
-        return [Room((), budget.free_bytes, budget.total_bytes, is_whole=True)]
     known = {device.device_id: device for device in budget.devices}
     for device_id in wanted:
         if device_id not in known:
             raise DeviceUnknown(device_id, tuple(known))
+    if not known:
+        return [Room((), budget.free_bytes, budget.total_bytes, is_whole=True)]
     if wanted:
-        return [_room([known[device_id] for device_id in dict.fromkeys(wanted)], budget)]
-    return [_room(devices, budget) for devices in _sets(budget.devices)]
+        named = tuple(known[device_id] for device_id in dict.fromkeys(wanted))
+        sets: Iterable[tuple[DeviceMemory, ...]] = [named] if _can_be_joined(named) else combinations(named, 1)
+    else:
+        sets = filter(_can_be_joined, _sets(budget.devices))
+    return [_room(devices, budget) for devices in sets]
 
 
-def _sets(devices: Sequence[DeviceMemory]) -> Iterator[Sequence[DeviceMemory]]:
-    sizes = range(1, len(devices) + 1) if len(devices) <= MOST_SETS_OF else (1, len(devices))
-    for size in sizes:
-        yield from combinations(devices, size)
+def _can_be_joined(devices: Sequence[DeviceMemory]) -> bool:
+    return len(devices) == 1 or not any(device.device_id.startswith(SLICE_PREFIX) for device in devices)
+
+
+def _sets(devices: Sequence[DeviceMemory]) -> Iterator[tuple[DeviceMemory, ...]]:
+    """All sets, the small ones first; of many devices each single one, and the emptiest two, three and so on."""
+    if len(devices) <= MOST_SETS_OF:
+        for size in range(1, len(devices) + 1):
+            yield from combinations(devices, size)
+        return
+    yield from combinations(devices, 1)
+    emptiest = sorted(devices, key=lambda device: (-device.free_bytes, device.device_id))
+    for size in range(2, len(devices) + 1):
+        yield tuple(device for device in devices if device in emptiest[:size])
 
 
 def _room(devices: Sequence[DeviceMemory], budget: MemoryBudget) -> Room:
+    # Where the pool has less free than its devices say, something is held of which nobody knows where: it may be here.
+    hidden = max(0, sum(device.free_bytes for device in budget.devices) - budget.free_bytes)
     return Room(
         device_ids=tuple(device.device_id for device in devices),
-        free_bytes=sum(device.free_bytes for device in devices),
+        free_bytes=max(0, sum(device.free_bytes for device in devices) - hidden),
         total_bytes=sum(device.total_bytes for device in devices),
         is_whole=len(devices) == len(budget.devices),
     )

@@ -64,7 +64,7 @@ class DeviceMemory:
 class MemoryBudget:
     """The memory of one pool. total = held by models + used by others + free.
 
-    `devices` are its parts when there are several that a model can be on; their sums are the pool's figures.
+    `devices` are its parts where it has any that a model can be put on; their sums are the pool's figures.
     """
 
     total_bytes: int

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from itertools import combinations, islice
 
 from gantry.planning.exceptions import PlanError
-from gantry.planning.planner import PlanPolicy, plan_switch
+from gantry.planning.planner import PlanPolicy, can_fit, plan_switch
 from gantry.planning.types import LoadedModel, MemoryBudget, ModelSpec
 
 CONTEXT_STEP = 256  # tokens; caches are made in such pieces
@@ -44,6 +44,7 @@ def ways_out(
     budget: MemoryBudget,
     *,
     policy: PlanPolicy,
+    must_go: Collection[str] = (),
     need_of_context: Callable[[int], int] | None = None,
     context_now: int | None = None,
     others: Sequence[ModelSpec] = (),
@@ -51,48 +52,61 @@ def ways_out(
     """What would make the target fit, or could be loaded instead; each of them does, as far as the figures go.
 
     Args:
+        must_go: ids of instances that the target replaces in any case, as in `plan_switch`.
         need_of_context: bytes that the target needs with so many tokens of context; None when nobody knows.
         context_now: tokens that it would be loaded with.
         others: models that could be loaded instead.
     """
 
-    def fits(spec: ModelSpec, held: Sequence[LoadedModel] = loaded, by: PlanPolicy = policy) -> bool:
+    def fits(spec: ModelSpec, held: Sequence[LoadedModel] = loaded, gone: Collection[str] = must_go) -> bool:
         try:
-            plan_switch(spec, held, budget, policy=by)
+            return can_fit(spec, held, budget, policy=policy, must_go=gone)
         except PlanError:
             return False
-        return True
 
-    ways = list(_by_hand(target, loaded, budget, policy))
-    ways += islice(_unpinning(target, loaded, fits), MOST_UNPIN) if policy.may_evict else ()
+    if not policy.may_evict:
+        ways = list(_by_hand(target, loaded, budget, policy, must_go))
+    else:
+        ways = _unpinning(target, [model for model in loaded if model.instance_id not in must_go], loaded, fits)
     if need_of_context and context_now:
         ways += _smaller_context(target, need_of_context, context_now, fits)
-    return ways + _smaller_models(target, others, fits)
+    return ways + _smaller_models(others, target, lambda spec: fits(spec, loaded, ()))
 
 
 _Fits = Callable[..., bool]
 
 
 def _by_hand(
-    target: ModelSpec, loaded: Sequence[LoadedModel], budget: MemoryBudget, policy: PlanPolicy
+    target: ModelSpec,
+    loaded: Sequence[LoadedModel],
+    budget: MemoryBudget,
+    policy: PlanPolicy,
+    must_go: Collection[str],
 ) -> Iterator[WayOut]:
-    if policy.may_evict:
-        return
+    allowed = replace(policy, may_evict=True, keeps_former=True)  # the former model too only where it must
     try:
-        evicted = plan_switch(target, loaded, budget, policy=replace(policy, may_evict=True)).evicted
+        plan = plan_switch(target, loaded, budget, policy=allowed, must_go=must_go)
     except PlanError:
         return
-    yield _about(WayOutKind.UNLOAD, evicted)
+    yield _about(WayOutKind.UNLOAD, [model for model in plan.evicted if model.instance_id not in must_go])
 
 
-def _unpinning(target: ModelSpec, loaded: Sequence[LoadedModel], fits: _Fits) -> Iterator[WayOut]:
-    """The fewest pinned models whose release makes room, of as many the smallest ones first."""
-    pinned = sorted((m for m in loaded if m.is_pinned), key=lambda m: (m.is_busy, m.held_bytes, m.instance_id))
+def _unpinning(
+    target: ModelSpec, candidates: Sequence[LoadedModel], loaded: Sequence[LoadedModel], fits: _Fits
+) -> list[WayOut]:
+    """The fewest pinned models whose release makes room: of as many, idle ones first, then those that hold the least."""
+    pinned = sorted((m for m in candidates if m.is_pinned), key=lambda m: (m.is_busy, m.held_bytes, m.instance_id))
+    if not fits(target, _released(loaded, pinned)):
+        return []
     for count in range(1, len(pinned) + 1 if len(pinned) <= MOST_PINNED else 2):
         found = [released for released in combinations(pinned, count) if fits(target, _released(loaded, released))]
-        yield from (_about(WayOutKind.UNPIN, released) for released in found)
         if found:
-            return
+            return [_about(WayOutKind.UNPIN, released) for released in sorted(found, key=_weight)[:MOST_UNPIN]]
+    return []
+
+
+def _weight(models: Sequence[LoadedModel]) -> tuple[int, int]:
+    return sum(model.is_busy for model in models), sum(model.held_bytes for model in models)
 
 
 def _released(loaded: Sequence[LoadedModel], released: Sequence[LoadedModel]) -> list[LoadedModel]:
@@ -118,7 +132,7 @@ def _smaller_context(
     return [WayOut(WayOutKind.CONTEXT, (target.model_id,), (target.name,), context=context, bytes=needs)]
 
 
-def _smaller_models(target: ModelSpec, others: Sequence[ModelSpec], fits: _Fits) -> list[WayOut]:
+def _smaller_models(others: Sequence[ModelSpec], target: ModelSpec, fits: _Fits) -> list[WayOut]:
     """The largest of those that need less and fit."""
     smaller = sorted(
         (spec for spec in others if spec.need_bytes < target.need_bytes), key=lambda spec: (-spec.need_bytes, spec.name)

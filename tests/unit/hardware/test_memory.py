@@ -12,9 +12,10 @@ from pathlib import Path
 import psutil
 import pytest
 
+from gantry.env import Environment
 from gantry.hardware.base import MemoryReading
 from gantry.hardware.cgroup import Limit, memory_limits
-from gantry.hardware.fixed import FixedMemory, parse_bytes
+from gantry.hardware.fixed import FixedMemory, parse_bytes, parse_pool
 from gantry.hardware.nvml import GPUMissingError
 from gantry.hardware.processes import mapped_bytes, resident_bytes
 from gantry.hardware.ram import RAMMemory
@@ -82,6 +83,49 @@ def test_fixed_pool_loses_what_our_processes_hold(holder: int) -> None:
 
 def test_fixed_pool_that_is_overfull_has_nothing_free(holder: int) -> None:
     assert FixedMemory(MIB).read({holder: 0}).free_bytes == 0
+
+
+@pytest.fixture
+def placed_holder() -> Iterator[int]:
+    """As `holder`, told to use the second of two devices."""
+    command = ["/bin/sh", "-c", f'{sys.executable} -S -c "$0"; exit', HOLD]
+    told = {**os.environ, "CUDA_VISIBLE_DEVICES": "fixed-1"}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=told) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield process.pid
+        assert process.stdin is not None
+        process.stdin.close()
+
+
+def test_fixed_pool_may_have_devices() -> None:
+    reading = parse_pool("8GiB + 4GiB").read({})
+    assert (reading.total_bytes, reading.free_bytes, reading.kind) == (12 * GIB, 12 * GIB, "fixed")
+    assert [(one.device_id, one.index, one.total_bytes) for one in reading.devices] == [
+        ("fixed-0", 0, 8 * GIB),
+        ("fixed-1", 1, 4 * GIB),
+    ]
+    assert parse_pool("8GiB").read({}).devices == ()
+
+
+def test_process_holds_its_memory_on_the_devices_that_it_was_told_to_use(placed_holder: int) -> None:
+    pool = parse_pool("1GiB+1GiB")
+    first, second = pool.read({placed_holder: 0}).devices
+    assert (first.held_bytes, first.free_bytes) == (0, GIB)
+    assert second.held_bytes > 64 * MIB
+    assert second.free_bytes == GIB - second.held_bytes
+    assert list(pool.held_on(placed_holder)) == ["fixed-1"]
+
+
+def test_process_that_was_told_no_device_holds_its_memory_on_all_alike(holder: int) -> None:
+    pool = parse_pool("1GiB+1GiB")
+    reading = pool.read({holder: 0, NOBODY: 123})
+    first, second = reading.devices
+    assert abs(first.held_bytes - second.held_bytes) <= 1
+    assert first.held_bytes + second.held_bytes == reading.held_bytes > 64 * MIB
+    assert first.free_bytes + second.free_bytes == reading.free_bytes
+    assert pool.held_on(holder) == {}
+    assert pool.held_on(NOBODY) == {}
 
 
 def test_ram_is_the_machines_where_nothing_limits_it(holder: int) -> None:
@@ -179,6 +223,7 @@ def no_gpu() -> None:
         ("nvml", True, "nvml"),
         ("fixed:8GiB", True, "fixed"),
         ("fixed: 1 GB", False, "fixed"),
+        ("fixed:8GiB+8GiB", False, "fixed"),
     ],
 )
 def test_setting_names_the_memory(setting: str, kind: str, *, has_gpu: bool) -> None:
@@ -190,7 +235,21 @@ def test_gpu_that_is_asked_for_and_absent_is_an_error() -> None:
         select_memory("nvml", no_gpu)
 
 
-@pytest.mark.parametrize("setting", ["", "gpu", "fixed", "fixed:", "fixed:lots"])
+@pytest.mark.parametrize("setting", ["", "gpu", "fixed", "fixed:", "fixed:lots", "fixed:8GiB+", "fixed:+"])
 def test_other_settings_are_refused(setting: str) -> None:
     with pytest.raises(ValueError, match="memory"):
         select_memory(setting, no_gpu)
+
+
+@pytest.mark.parametrize("setting", ["fixed:8GiB+8GiB", "fixed: 1.5 GB + 512MiB", "FIXED:1M+1M+1M", "fixed:8GiB"])
+def test_what_the_environment_accepts_is_understood(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANTRY_MEMORY", setting)
+    reading = select_memory(Environment(_env_file=None).gantry_memory, no_gpu).read({})
+    assert len(reading.devices) in {0, setting.count("+") + 1}
+
+
+@pytest.mark.parametrize("setting", ["fixed:8GiB+", "fixed:+8GiB", "ram+ram", "fixed:8GiB++8GiB"])
+def test_what_the_environment_refuses_is_told(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GANTRY_MEMORY", setting)
+    with pytest.raises(ValueError, match=r"fixed:8GiB\+8GiB"):
+        Environment(_env_file=None)

@@ -124,6 +124,49 @@ def test_more_than_twenty_are_still_chosen_well() -> None:
     assert (len(gone), sum(model.reload_seconds for model in gone)) == (10, 10)
 
 
+def test_of_more_than_twenty_one_that_does_for_two_is_found() -> None:
+    """By seconds for each byte the small ones look better, and both of them cost more."""
+    small = [held(f"small-{number}", 6, reload_seconds=6) for number in range(EXACT_UP_TO)]
+    whole = held("whole", 10, reload_seconds=11)
+    gone = choose([*small, whole], 10, EvictionStrategy.CHEAPEST_RELOAD, size)
+    assert gone == [whole]
+
+
+many = st.lists(st.tuples(st.integers(1, 50), st.integers(0, 20), st.booleans()), min_size=EXACT_UP_TO + 1, max_size=30)
+
+
+@given(many, st.integers(1, 1500))
+def test_of_more_than_twenty_nobody_goes_for_nothing_and_as_few_as_can_be_in_mid_answer(
+    models: list[tuple[int, int, bool]], shortage: int
+) -> None:
+    loaded = [
+        held(str(number), byte, reload_seconds=cost, is_busy=busy) for number, (byte, cost, busy) in enumerate(models)
+    ]
+    gone = choose(loaded, shortage, EvictionStrategy.CHEAPEST_RELOAD, size)
+    if gone is None:
+        assert not enough(loaded, shortage, 0)
+        return
+    assert enough(gone, shortage, 0)
+    for model in gone:
+        assert not enough([other for other in gone if other is not model], shortage, 0)
+    free = sum(model.held_bytes for model in loaded if not model.is_busy)
+    largest = sorted((model.held_bytes for model in loaded if model.is_busy), reverse=True)
+    fewest = next(count for count in range(len(largest) + 1) if free + sum(largest[:count]) >= shortage)
+    assert sum(model.is_busy for model in gone) == fewest
+
+
+def test_of_what_costs_the_same_the_fewest_go_then_the_fewest_bytes_then_the_first_by_id() -> None:
+    def chosen(*models: LoadedModel) -> list[str]:
+        gone = choose(models, 10, EvictionStrategy.CHEAPEST_RELOAD, size) or []
+        return [model.model_id for model in gone]
+
+    assert chosen(held("a", 5, reload_seconds=1), held("b", 5, reload_seconds=1), held("c", 30, reload_seconds=2)) == [
+        "c"
+    ]
+    assert chosen(held("a", 30, reload_seconds=1), held("b", 20, reload_seconds=1)) == ["b"]
+    assert chosen(held("b", 20, reload_seconds=1), held("a", 20, reload_seconds=1)) == ["a"]
+
+
 EXAMPLE = [
     held("large", 60, last_used=3, reload_seconds=30),
     held("old", 20, last_used=1, reload_seconds=25),

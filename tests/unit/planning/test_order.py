@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gantry.planning.exceptions import DoesNotFit
 from gantry.planning.planner import PlanPolicy, plan_preload, plan_switch, plan_unload_all
 from gantry.planning.states import JobKind, LoadOrder, StepKind
-from gantry.planning.types import MemoryBudget
-from tests.unit.planning.builders import held, spec
+from gantry.planning.types import LoadedModel, MemoryBudget
+from tests.unit.planning.builders import held, loaded_sets, spec
 
 FREE_FIRST = [StepKind.DRAIN, StepKind.UNLOAD, StepKind.FREE, StepKind.LOAD, StepKind.VERIFY]
 LOAD_FIRST = [StepKind.LOAD, StepKind.VERIFY, StepKind.DRAIN, StepKind.UNLOAD, StepKind.FREE]
@@ -63,11 +67,51 @@ def test_server_that_holds_one_model_at_a_time_gives_up_the_one_it_has() -> None
     assert ([model.model_id for model in plan.evicted], plan.order) == (["there"], LoadOrder.FREE_FIRST)
 
 
+def test_what_the_server_gives_up_counts_as_free_also_when_it_is_pinned() -> None:
+    there = held("there", 10, is_pinned=True)
+    assert plan_switch(spec(100), [there], MemoryBudget(100, 90), must_go=[there.instance_id]).freed_bytes == 10
+    with pytest.raises(DoesNotFit) as caught:
+        plan_switch(spec(101), [there], MemoryBudget(100, 90), must_go=[there.instance_id])
+    assert caught.value.freeable_bytes == 10
+
+
+@given(loaded_sets(), st.integers(0, 100), st.integers(0, 60), st.integers(-1, 8), st.booleans())
+def test_nobody_waits_exactly_when_the_active_model_stays_or_goes_last(
+    loaded: list[LoadedModel], need: int, free: int, active: int, keeps_former: bool
+) -> None:
+    loaded = [replace(model, is_active=number == active) for number, model in enumerate(loaded)]
+    try:
+        plan = plan_switch(spec(need), loaded, MemoryBudget(400, free), policy=PlanPolicy(keeps_former=keeps_former))
+    except DoesNotFit:
+        return
+    kinds = [step.kind for step in plan.steps]
+    goes = any(model.is_active for model in plan.evicted)
+    assert plan.interrupts == (goes and kinds.index(StepKind.UNLOAD) < kinds.index(StepKind.VERIFY))
+    assert 0 <= plan.downtime_seconds <= plan.expected_seconds
+    assert (plan.downtime_seconds > 0) == plan.interrupts
+    if plan.order == LoadOrder.LOAD_FIRST:
+        assert (kinds, keeps_former, need <= free) == (LOAD_FIRST, False, True)
+    unpinned_former = [model for model in loaded if model.is_active and not model.is_pinned]
+    if unpinned_former and not keeps_former:
+        assert goes
+    elif need <= free:
+        assert not plan.evicted
+
+
 def test_call_comes_after_the_first_token_also_of_a_model_that_is_loaded() -> None:
     plan = plan_switch(spec(10), [], MemoryBudget(100, 40), kind=JobKind.CALL)
     assert [step.kind for step in plan.steps] == [StepKind.LOAD, StepKind.VERIFY, StepKind.CALL]
     plan = plan_switch(spec(10), [held("target", 10)], MemoryBudget(100, 40), kind=JobKind.CALL)
     assert [step.kind for step in plan.steps] == [StepKind.CALL]
+
+
+def test_call_leaves_the_former_model_alone_where_both_fit() -> None:
+    former = held("former", 50, is_active=True)
+    plan = plan_switch(spec(10), [former], MemoryBudget(100, 40), policy=REPLACES, kind=JobKind.CALL)
+    assert ([step.kind for step in plan.steps], plan.evicted) == (
+        [StepKind.LOAD, StepKind.VERIFY, StepKind.CALL],
+        (),
+    )
 
 
 def test_preload_evicts_nothing() -> None:

@@ -12,6 +12,7 @@ from gantry.planning.planner import PlanPolicy, plan_restart, plan_switch, plan_
 from gantry.planning.states import JobKind, StepKind
 from gantry.planning.types import LoadedModel, MemoryBudget, ModelSpec, SwitchPlan, TimeRange
 
+MIB = 1024**2
 TIMES = TimeRange(4.0, 3.0, 6.0, 2)
 
 
@@ -117,6 +118,15 @@ def test_restart_with_larger_need_is_refused() -> None:
 
 def test_restart_of_a_measured_model_is_not_refused_for_its_margin() -> None:
     assert plan_restart(spec(41, "a", is_measured=True), held("a", 40), MemoryBudget(40, 0)).steps
+
+
+def test_restart_with_other_parameters_needs_all_that_was_measured_with_them() -> None:
+    with pytest.raises(DoesNotFit):
+        plan_restart(spec(1000 * MIB, "a", is_measured=True), held("a", 500 * MIB), MemoryBudget(1000 * MIB, 100 * MIB))
+
+
+def test_restart_of_what_nobody_can_measure_is_not_refused() -> None:
+    assert plan_restart(spec(41, "a", is_measured=True), held("a", 0), MemoryBudget(40, 0)).steps
 
 
 models = st.builds(
