@@ -9,7 +9,7 @@ import shutil
 import signal
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.util import find_spec
@@ -67,9 +67,16 @@ class Build:
         """The first of several spellings that it understands."""
         return next((flag for flag in flags if self.knows(flag)), None)
 
-    def environment(self) -> dict[str, str]:
-        """What it is started with."""
+    def environment(self, devices: Sequence[str] = ()) -> dict[str, str]:
+        """What it is started with.
+
+        Args:
+            devices: ids of the GPUs that it may see, as NVML gives them; empty: those that the worker may see.
+        """
         base = {name: value for name, value in os.environ.items() if _PASSED_ON.match(name)}
+        if devices:
+            # The order of the bus is NVML's own: without it, CUDA counts the fastest device first.
+            base |= {"CUDA_VISIBLE_DEVICES": ",".join(devices), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
         package = _package()
         if package is not None and self.path == package.binary_path():
             return dict(package.launch_environment(base))

@@ -16,6 +16,7 @@ import httpx
 from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import Verification
 from gantry.runtimes.exceptions import RuntimeAway, RuntimeFault, RuntimeRefused, VerifyFailed
+from gantry.runtimes.tabby_wire import UnreadableError, read_all, read_json
 
 HEALTH_SECONDS = 0.2  # asked while a load is followed, which must go on giving signs
 QUICK_SECONDS = 2.0
@@ -41,24 +42,26 @@ _FAULTS: tuple[tuple[type[Exception], type[RuntimeFault], str], ...] = (
     (httpx.TimeoutException, AnswerLate, "no answer in time"),
     (httpx.TransportError, RuntimeAway, "the connection broke"),
     (httpx.HTTPError, RuntimeAway, "the answer cannot be read"),
-    (ValueError, RuntimeRefused, "the answer is not JSON"),
+    (UnreadableError, RuntimeRefused, ""),  # it says by itself what is wrong
+    (httpx.InvalidURL, RuntimeAway, "it has no usable address"),
 )
 
 
 class LlamaClient:
-    """Short questions to servers on loopback."""
+    """Short questions to llama-servers: each for one model, or a router that is told which model is meant."""
 
-    def __init__(self, transport: httpx.BaseTransport | None = None) -> None:
+    def __init__(self, transport: httpx.BaseTransport | None = None, *, query: Mapping[str, str] | None = None) -> None:
         """Open no connection yet, and keep none: idle ones hold up llama-server's new requests for 5 s.
 
         Args:
             transport: what stands in for the network.
+            query: what is added to each question's address.
         """
         limits = httpx.Limits(max_connections=20, max_keepalive_connections=0)
+        self._query = dict(query or {})
         self._http = httpx.Client(
             limits=limits,
             trust_env=False,
-            verify=False,  # noqa: S501 # loopback, no TLS
             transport=transport,
         )
 
@@ -70,17 +73,22 @@ class LlamaClient:
             return Health.AWAY
         return {200: Health.READY, 503: Health.LOADING}.get(status, Health.AWAY)
 
-    def busy_count(self, base_url: str, api_key: str) -> int:
+    def busy_count(self, base_url: str, api_key: str, model_id: str = "") -> int:
         """How many of its slots work on a request.
 
         The slots answer between two steps of the model's work. One step on a long prompt may take longer
         than anybody wants to wait here, so no answer in time means that it works on at least one.
 
+        Args:
+            model_id: which one is meant, where the server is a router.
+
         Raises:
             RuntimeAway, RuntimeRefused.
         """
         try:
-            slots = self._json("GET", f"{base_url}/slots", api_key, QUICK_SECONDS)
+            slots = self._json(
+                "GET", f"{base_url}/slots", api_key, QUICK_SECONDS, {"model": model_id} if model_id else {}
+            )
         except AnswerLate:
             return 1
         if not isinstance(slots, list):
@@ -106,7 +114,7 @@ class LlamaClient:
 
     def _complete(self, base_url: str, api_key: str, model_id: str) -> str:
         body = {"model": model_id, "prompt": "Hello", "max_tokens": 1, "n": 1, "temperature": 0}
-        answer = self._json("POST", f"{base_url}/v1/completions", api_key, VERIFY_SECONDS, body)
+        answer = self._json("POST", f"{base_url}/v1/completions", api_key, VERIFY_SECONDS, body=body)
         # The count and not the text: the first token may be one that is not shown.
         if not isinstance(answer, dict) or not _at(answer, "usage", "completion_tokens"):
             raise VerifyFailed("It answered without a token.")
@@ -114,42 +122,53 @@ class LlamaClient:
 
     def _embed(self, base_url: str, api_key: str, model_id: str) -> str:
         body = {"model": model_id, "input": "Hello"}
-        answer = self._json("POST", f"{base_url}/v1/embeddings", api_key, VERIFY_SECONDS, body)
+        answer = self._json("POST", f"{base_url}/v1/embeddings", api_key, VERIFY_SECONDS, body=body)
         vector = _at(answer, "data", 0, "embedding")
         if not isinstance(vector, list) or not vector:
             raise VerifyFailed("It answered without an embedding.")
         return f"{len(vector)} numbers"
 
-    def _json(self, method: str, url: str, api_key: str, seconds: float, body: Any = None) -> Any:
+    def _json(
+        self,
+        method: str,
+        url: str,
+        api_key: str,
+        seconds: float,
+        query: Mapping[str, str] | None = None,
+        body: Any = None,
+    ) -> Any:
+        headers = {"Authorization": f"Bearer {api_key}"} if api_key else {}
+        params = {**self._query, **(query or {})}
+        deadline = time.monotonic() + seconds
         try:
-            answer = self._http.request(
-                method, url, json=body, timeout=seconds, headers={"Authorization": f"Bearer {api_key}"}
-            )
+            with self._http.stream(method, url, params=params, json=body, timeout=seconds, headers=headers) as answer:
+                data = read_all(answer.iter_bytes(), deadline)
             if answer.is_success:
-                return answer.json()
-        except (httpx.HTTPError, ValueError) as exc:
+                return read_json(data)
+        except (httpx.HTTPError, httpx.InvalidURL, UnreadableError) as exc:
             raise _fault(exc) from exc
-        raise _refusal(answer)
+        raise _refusal(answer.status_code, data)
 
 
 def _fault(exc: Exception) -> RuntimeFault:
     _, fault, detail = next(row for row in _FAULTS if isinstance(exc, row[0]))
-    return fault(f"llama-server: {detail}.")
+    return fault(f"llama-server: {detail or exc}.")
 
 
-def _refusal(answer: httpx.Response) -> RuntimeFault:
-    if answer.status_code in (401, 403):
+def _refusal(status: int, data: bytes) -> RuntimeFault:
+    if status in (401, 403):
         return RuntimeRefused("It refused its key.", code=ErrorCode.UNAUTHORISED)
-    if answer.status_code == 503:
+    if status == 503:
         return RuntimeAway("It is still loading the model.")
-    return RuntimeRefused(f"It answered {answer.status_code}: {_message(answer)}", code=ErrorCode.LOAD_FAILED)
+    return RuntimeRefused(f"It answered {status}: {_message(data)}", code=ErrorCode.LOAD_FAILED)
 
 
-def _message(answer: httpx.Response) -> str:
+def _message(data: bytes) -> str:
     try:
-        return str(_at(answer.json(), "error", "message") or answer.text)[:300]
-    except ValueError:
-        return answer.text[:300]
+        words = _at(read_json(data), "error", "message")
+    except UnreadableError:
+        words = None
+    return str(words or data.decode(errors="replace"))[:300]
 
 
 def _at(data: Any, *keys: str | int) -> Any:

@@ -41,25 +41,50 @@ def build_arguments(build: Build, request: LoadRequest, port: int, template: Pat
     Raises:
         RuntimeRefused: a parameter or a further argument means nothing to this build; names it.
     """
+    return [str(build.path), *_identity(request), *_standing(build, port), *_settings(build, request, template)]
+
+
+def router_arguments(build: Build, preset: Path, port: int) -> list[str]:
+    """The whole command line for a router, program first. Its models inherit what is said here.
+
+    Args:
+        preset: the file that says which models it has, and how each is started (llama_preset.py).
+        port: where it is to listen, on loopback.
+
+    Raises:
+        RuntimeRefused: this build has no router mode.
+    """
+    arguments = [str(build.path), *_standing(build, port)]
+    arguments += [_required(build, "router mode", "--models-preset"), str(preset)]
+    # How many fit is a question of memory, which Gantry answers; nothing is loaded because somebody chats.
+    return [*arguments, "--models-max", "0", "--no-models-autoload"]
+
+
+def model_arguments(build: Build, request: LoadRequest, template: Path | None) -> list[str]:
+    """What is said of one model to a router, which knows the rest. Raises as `build_arguments` does."""
+    return [*_identity(request), *_settings(build, request, template)]
+
+
+def _identity(request: LoadRequest) -> list[str]:
+    return ["--model", str(request.path), "--alias", request.model_id]
+
+
+def _settings(build: Build, request: LoadRequest, template: Path | None) -> list[str]:
     return [
-        str(build.path),
-        *_standing(build, request, port),
+        *(["--cache-ram", str(CACHE_RAM_MIB)] if "--cache-ram" in build.options else []),
         *_template(build, template),
         *_translate(build, request),
         *_checked(build, request.extra_args),
     ]
 
 
-def _standing(build: Build, request: LoadRequest, port: int) -> list[str]:
-    """What every model is started with."""
-    arguments = ["--model", str(request.path), "--alias", request.model_id, "--host", "127.0.0.1", "--port", str(port)]
-    arguments += ["--threads-http", str(HTTP_THREADS)]
+def _standing(build: Build, port: int) -> list[str]:
+    """What every server is started with."""
+    arguments = ["--host", "127.0.0.1", "--port", str(port), "--threads-http", str(HTTP_THREADS)]
     for flags in (("--slots",), ("--metrics",), ("--no-ui", "--no-webui"), ("--offline",)):
         flag = build.first_known(*flags)
         arguments += [flag] if flag and build.options else []
-    for flag, value in (("--verbosity", VERBOSITY), ("--cache-ram", CACHE_RAM_MIB)):
-        arguments += [flag, str(value)] if flag in build.options else []
-    return arguments
+    return arguments + (["--verbosity", str(VERBOSITY)] if "--verbosity" in build.options else [])
 
 
 def _template(build: Build, template: Path | None) -> list[str]:

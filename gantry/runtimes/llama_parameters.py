@@ -73,7 +73,8 @@ _UNSAFE = re.compile(r"""[\x00-\x1f\x7f-\x9f\ud800-\udfff;&|`$<>'"]""")
 _FLAG = re.compile(r"^--?[A-Za-z]")
 _LONGEST_ARGUMENT = 2000
 
-_PARAMETER_FLAGS = {
+# By every spelling of the flag.
+PARAMETER_FLAGS = {
     "-c": "ctx_size",
     "--ctx-size": "ctx_size",
     "-t": "threads",
@@ -215,7 +216,7 @@ def _flag_error(argument: str) -> str:
     flag = argument.partition("=")[0]
     if any(character.isspace() for character in argument):
         return f"must be one flag or one value; give {flag.split()[0]} and its value as two entries {got(argument)}"
-    if parameter := _PARAMETER_FLAGS.get(flag):
+    if parameter := PARAMETER_FLAGS.get(flag):
         return f"{flag} has a place of its own: set {parameter} instead"
     if flag in _GANTRY_FLAGS:
         return f"{flag} is set by Gantry and cannot be given here"

@@ -72,6 +72,13 @@ class LoadMeter:
         self._fraction = max(self._fraction, READING_SHARE * self._bytes / self._file_bytes)
         return self._progress(LoadStage.READING if said < 1 else LoadStage.INITIALISING)
 
+    def hear(self, states: Sequence[Mapping[str, Any]]) -> LoadProgress:
+        """The same where the process cannot be seen: only what the server tells."""
+        said = spoken_fraction(states)
+        self._bytes = max(self._bytes, int(said * self._file_bytes))
+        self._fraction = max(self._fraction, READING_SHARE * said)
+        return self._progress(LoadStage.READING if said < 1 else LoadStage.INITIALISING)
+
     def unheard(self, pid: int | None) -> LoadProgress:
         """The same for a build that tells nothing: only what the kernel counts."""
         return self.read(pid, [{"state": "loading"}] if pid is not None else [])

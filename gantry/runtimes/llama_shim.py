@@ -149,7 +149,12 @@ class Keeper:
             self.log.write(f"gantry: cannot start {self.spec['argv'][0]}: {exc.strerror}\n".encode())
             self.write_exit(errno=exc.errno)
             return
-        self.write_process()
+        try:
+            self.write_process()
+        except OSError:  # whoever wanted it has taken its folder away meanwhile: nobody would ever find it
+            self.end_leftovers()
+            self.child.wait()
+            return
         self.follow(wakeup)
         self.end_leftovers()
         self.write_exit(self.child.wait())
@@ -171,7 +176,9 @@ class Keeper:
     def start(self) -> subprocess.Popen[bytes]:
         """The server, in a process group of its own."""
         # LLAMA_API_KEY and not --api-key: every local user can read the arguments of a process.
-        env = {**self.spec["env"], "LLAMA_API_KEY": self.key, "LLAMA_SERVER_ROUTER_PORT": "1"}
+        env = {**self.spec["env"], "LLAMA_API_KEY": self.key}
+        if not self.spec.get("is_router"):  # a router hears of its models by itself, and would take itself for one
+            env["LLAMA_SERVER_ROUTER_PORT"] = "1"
         child_stdin, self.stdin = os.pipe()
         stdout, child_stdout = os.pipe()
         stderr, child_stderr = os.pipe()

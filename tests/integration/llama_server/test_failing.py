@@ -12,8 +12,10 @@ import pytest
 from gantry.planning.states import ErrorCode
 from gantry.runtimes import llama_server
 from gantry.runtimes.exceptions import LoadCancelled, LoadFailed, RuntimeRefused
+from gantry.runtimes.llama_ending import load_failure
 from gantry.runtimes.llama_instance import InstanceFolder
-from gantry.runtimes.llama_server import LlamaServerRuntime, _failure
+from gantry.runtimes.llama_server import LlamaServerRuntime
+from gantry.runtimes.process import choose_port
 from tests.integration.llama_server.helpers import (
     assert_nothing_left,
     load,
@@ -94,7 +96,7 @@ def test_taken_port_is_tried_elsewhere(
     runtime: LlamaServerRuntime, models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
-        ports = [other.getsockname()[1], llama_server.choose_port()]
+        ports = [other.getsockname()[1], choose_port()]
         monkeypatch.setattr(llama_server, "choose_port", lambda: ports.pop(0))
         load(runtime, request_for(models / "tiny.gguf"))
     assert ports == []
@@ -130,7 +132,7 @@ def test_damaged_file_is_named_also_when_the_log_says_nothing(models: Path, tmp_
     folder = InstanceFolder.of(tmp_path, "00000000-0000-0000-0000-000000000001")
     folder.create({"argv": []}, "key")
     folder.write("exit.json", json.dumps({"code": 1, "signal": None, "errno": None}))
-    failure = _failure(InstanceFolder(folder.path), models / "page.gguf")
+    failure = load_failure(InstanceFolder(folder.path), models / "page.gguf")
     assert failure.code == ErrorCode.FILE_DAMAGED
     assert failure.detail.startswith("It ")
 

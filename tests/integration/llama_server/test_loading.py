@@ -122,6 +122,24 @@ def test_server_sees_no_secret_of_the_worker(
     assert not {"SECRET_KEY", "LLAMA_ARG_CTX_SIZE"} & environment.keys()
 
 
+def test_server_sees_the_devices_it_was_given_and_no_other(runtime: LlamaServerRuntime, models: Path) -> None:
+    load(runtime, request_for(models / "tiny.gguf", devices=("GPU-1b2c", "GPU-3d4e")))
+    environment = psutil.Process(only(runtime).pid).environ()
+    assert (environment["CUDA_VISIBLE_DEVICES"], environment["CUDA_DEVICE_ORDER"]) == (
+        "GPU-1b2c,GPU-3d4e",
+        "PCI_BUS_ID",
+    )
+
+
+def test_file_is_read_ahead_and_nothing_is_started(runtime: LlamaServerRuntime, models: Path) -> None:
+    request = request_for(models / "tiny.gguf", extra_args=("--mmproj", str(models / "page.gguf")))
+    both = (models / "tiny.gguf").stat().st_size + (models / "page.gguf").stat().st_size
+    assert runtime.prefetch(request, lambda: False) == both
+    assert runtime.prefetch(request, lambda: True) == 0
+    assert runtime.prefetch(request_for(models / "absent.gguf"), lambda: False) == 0
+    assert (runtime.running(), runtime.models()) == ([], ())
+
+
 def test_two_models_at_once(runtime: LlamaServerRuntime, models: Path) -> None:
     first, second = request_for(models / "tiny.gguf"), request_for(models / "tiny.gguf", model_id="other")
     load(runtime, first)

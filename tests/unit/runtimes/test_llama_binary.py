@@ -8,7 +8,7 @@ import pytest
 
 from gantry.planning.states import ErrorCode
 from gantry.runtimes import llama_binary
-from gantry.runtimes.llama_binary import BinaryUnusableError, ask_build, find_binary
+from gantry.runtimes.llama_binary import BinaryUnusableError, Build, ask_build, find_binary
 from gantry.runtimes.llama_server import LlamaServerRuntime
 from gantry.runtimes.registry import RuntimeConfig
 
@@ -91,3 +91,12 @@ def test_environment_carries_no_secret(tmp_path: Path, monkeypatch: pytest.Monke
     environment = ask_build(program(tmp_path / "llama-server", "#!/bin/sh\n")).environment()
     assert environment["CUDA_VISIBLE_DEVICES"] == "x"
     assert not {"SECRET_KEY", "DATABASE_URL", "LLAMA_ARG_PORT", "LLAMA_API_KEY"} & environment.keys()
+
+
+def test_devices_are_named_in_the_environment_and_only_then(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    build = Build(tmp_path / "llama-server", "1")
+    environment = build.environment(["GPU-1b2c", "GPU-3d4e"])
+    assert environment["CUDA_VISIBLE_DEVICES"] == "GPU-1b2c,GPU-3d4e"
+    assert environment["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert "CUDA_VISIBLE_DEVICES" not in build.environment()

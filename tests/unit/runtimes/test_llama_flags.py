@@ -15,7 +15,7 @@ from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import LoadRequest
 from gantry.runtimes.exceptions import RuntimeRefused
 from gantry.runtimes.llama_binary import Build, Option, parse_help
-from gantry.runtimes.llama_flags import build_arguments
+from gantry.runtimes.llama_flags import build_arguments, model_arguments, router_arguments
 
 HELP = Path(__file__).parent / "help"
 OLD = """
@@ -136,3 +136,19 @@ def test_build_whose_help_cannot_be_read_is_given_current_names() -> None:
     request = LoadRequest("id", "model", Path("/m.gguf"), 1, {"ctx_size": 512, "flash_attn": True}, ("--anything",))
     line = " ".join(build_arguments(Build(Path("/x"), "unknown"), request, 1, None))
     assert "--ctx-size 512 --flash-attn on --anything" in line
+
+
+def test_router_gets_the_standing_arguments_and_its_models_the_rest() -> None:
+    build_here = Build(Path("/opt/llama-server"), "silent")  # one whose help could not be read is believed to know all
+    line = " ".join(router_arguments(build_here, Path("/run/models.ini"), 4321))
+    assert line.startswith("/opt/llama-server --host 127.0.0.1 --port 4321 --threads-http 64")
+    assert line.endswith("--models-preset /run/models.ini --models-max 0 --no-models-autoload")
+    request = LoadRequest("id", "model", Path("/models/m.gguf"), 1, {"ctx_size": 512, "no_mmap": True})
+    told = " ".join(model_arguments(build("10068"), request, None))
+    assert told == "--model /models/m.gguf --alias model --cache-ram 0 --ctx-size 512 --no-mmap"
+    assert "--port" not in told
+
+
+def test_build_without_router_mode_is_refused() -> None:
+    with pytest.raises(RuntimeRefused, match="router mode"):
+        router_arguments(build("old"), Path("/run/models.ini"), 4321)

@@ -46,6 +46,14 @@ def test_meter_starts_reads_and_never_says_done_before_ready(tmp_path: Path) -> 
     assert (meter.ready().stage, meter.ready().fraction) == (LoadStage.READY, 1.0)
 
 
+def test_meter_of_a_process_that_cannot_be_seen_goes_by_what_it_hears(tmp_path: Path) -> None:
+    meter = LoadMeter(tmp_path / "absent.gguf", 1000 * MIB)
+    assert (meter.hear([]).stage, meter.hear([]).fraction) == (LoadStage.READING, 0.0)
+    assert (meter.hear([said(0.5)]).fraction, meter.hear([said(0.5)]).bytes_done) == (0.45, 500 * MIB)
+    assert meter.hear([said(0.1)]).fraction == 0.45
+    assert (meter.hear([said(1.0)]).stage, meter.hear([said(1.0)]).fraction) == (LoadStage.INITIALISING, 0.9)
+
+
 def test_mapped_file_counts_as_it_comes_into_memory(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     with path.open("wb") as file:

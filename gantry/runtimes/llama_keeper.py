@@ -1,0 +1,98 @@
+"""Keepers of llama-servers (llama_shim.py): starting them, and ending them with what they keep.
+
+One keeper for each server, whether it serves one model or is a router. Everything that is known of it stands in its folder
+(llama_instance.py), so that whoever comes later can end it as well as the worker that started it.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+
+from gantry.runtimes import llama_shim
+from gantry.runtimes.exceptions import UnloadFailed
+from gantry.runtimes.llama_instance import InstanceFolder
+from gantry.runtimes.process import ProcessMark, group_of, listens_on, wait_gone
+
+POLL_SECONDS = 0.02
+START_SECONDS = 3.0  # for a keeper to write down whom it started
+KILL_SECONDS = 2.0  # for the kernel to take a killed process away; a large one is torn down slowly
+# The keeper's own time: the polite line, SIGTERM, SIGKILL, and the writing down.
+KEEPER_SECONDS = llama_shim.POLITE_SECONDS + llama_shim.KILL_SECONDS + llama_shim.DRAIN_SECONDS + 1.0
+LOG_LINES = 50
+
+
+def start_keeper(folder: InstanceFolder, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+    """The keeper, in a session of its own so that no signal to the worker's group reaches it."""
+    with (folder.path / "server.log").open("ab") as log:
+        keeper = subprocess.Popen(
+            [sys.executable, "-S", "-E", "-s", llama_shim.__file__, str(folder.path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=folder.path,
+            env=environment,
+            start_new_session=True,
+        )
+    # Collects it when it ends, so that no zombie stays for as long as this worker lives.
+    threading.Thread(target=keeper.wait, name=f"keeper-{folder.instance_id}", daemon=True).start()
+    return keeper
+
+
+def is_over(folder: InstanceFolder, keeper: subprocess.Popen[bytes]) -> bool:
+    """Whether the server has ended, or never came to be."""
+    if folder.has_ended:
+        return True
+    return keeper.poll() is not None and not folder.is_alive
+
+
+def listens(folder: InstanceFolder) -> bool:
+    """Whether the server itself, and nobody else, listens on its port."""
+    child = folder.child
+    return child is not None and any(listens_on(mark.pid, folder.spec["port"]) for mark in group_of(child))
+
+
+def end_server(folder: InstanceFolder, starter: subprocess.Popen[bytes] | None = None) -> None:
+    """End a server and its keeper, whatever state they are in. Signals go only to processes proven ours.
+
+    Raises:
+        UnloadFailed: something outlived SIGKILL.
+    """
+    if starter is not None:
+        _wait_started(folder, starter)
+    keeper, child = folder.keeper, folder.child
+    group = group_of(child) if child else []
+    if keeper is not None and keeper.is_alive:
+        keeper.send(signal.SIGTERM)
+        is_gone = wait_gone([keeper, *group], KEEPER_SECONDS)
+    else:
+        _send_all(group, signal.SIGTERM)
+        is_gone = wait_gone(group, llama_shim.KILL_SECONDS)
+    if not is_gone:
+        _kill(folder, [*group, *([keeper] if keeper else [])])
+
+
+def _wait_started(folder: InstanceFolder, starter: subprocess.Popen[bytes]) -> None:
+    """Until the keeper has said whom it started; one that does not say so in time is ended itself."""
+    deadline = time.monotonic() + START_SECONDS
+    while folder.process is None and starter.poll() is None:
+        if time.monotonic() > deadline:
+            starter.kill()  # our own child and not collected yet; the server, if any, ends with its stdin
+            return
+        time.sleep(POLL_SECONDS)
+
+
+def _kill(folder: InstanceFolder, marks: Sequence[ProcessMark]) -> None:
+    _send_all(marks, signal.SIGKILL)
+    if not wait_gone(marks, KILL_SECONDS):
+        left = ", ".join(str(mark.pid) for mark in marks if mark.is_alive)
+        raise UnloadFailed(f"Process {left} outlived SIGKILL.", log_tail=folder.log_tail(LOG_LINES))
+
+
+def _send_all(marks: Sequence[ProcessMark], number: int) -> None:
+    for mark in marks:
+        mark.send(number)
