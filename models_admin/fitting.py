@@ -45,6 +45,7 @@ def _ways(wish: Wish, policy: PlanPolicy) -> tuple[WayOut, ...]:
             plans.loaded_models(wish.pool, unpinned=wish.unpinned),
             plans.budget_of(wish.pool),
             policy=policy,
+            must_go=plans.same_server(wish.target),
             need_of_context=specs.need_of_context(wish.target),
             context_now=_context(wish),
             others=_others(wish.target),

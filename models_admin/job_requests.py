@@ -10,12 +10,12 @@ from django.db import transaction
 from django.utils import timezone
 
 from gantry import live
-from gantry.planning.exceptions import DoesNotFit
+from gantry.planning.exceptions import DeviceUnknown, DoesNotFit
 from gantry.planning.states import InstanceState, JobKind, JobState
 from gantry.planning.types import SwitchPlan
 from models_admin import audit, fitting, job_moves, load_checks, plans
 from models_admin.actor import SYSTEM, Actor
-from models_admin.exceptions import AnotherJobRunning, NotAllowed
+from models_admin.exceptions import AnotherJobRunning, InvalidDefinition, NotAllowed, RuntimeUnusable
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchJob, SwitchPolicy
 from models_admin.plans import Wish
 from models_admin.snapshots import job_snapshot
@@ -86,10 +86,19 @@ def request(
         need_permission(actor, "change_modeldefinition", "unpin models")
     if wish.target:
         load_checks.check_possible(wish.target, wish.kind)
+        _check_beside(wish.target, wish.kind)
     with transaction.atomic():
         # Requests for one pool decide one after the other, so that two at once cannot both see it free.
         MemoryPool.objects.select_for_update().get(pk=wish.pool.pk)
         return _decide(wish, actor, consent, options or {})
+
+
+def _check_beside(target: ModelDefinition, kind: JobKind) -> None:
+    """A server that holds one model at a time would give up the one it has, which a background load must not do."""
+    if kind == JobKind.PRELOAD and plans.same_server(target):
+        raise RuntimeUnusable(
+            f"{target.runtime.name} holds one model at a time, and it holds one.", f"Switch to {target.name} instead."
+        )
 
 
 def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any]) -> SwitchDecision:
@@ -116,9 +125,12 @@ def plan_or_refuse(wish: Wish) -> SwitchPlan:
 
     Raises:
         DoesNotFitNow: there is none, with the ways out.
+        InvalidDefinition: the model is to be on a device that is not there.
     """
     try:
         return plans.make_plan(wish)
+    except DeviceUnknown as exc:
+        raise InvalidDefinition(f"{wish.target_name} cannot be placed: {exc}", [("devices", str(exc))]) from exc
     except DoesNotFit as exc:
         raise fitting.refusal(wish, exc) from exc
 

@@ -63,7 +63,7 @@ def make_plan(wish: Wish, budget: MemoryBudget | None = None) -> SwitchPlan:
         return plan_restart(spec, own, budget)
     if wish.kind == JobKind.PRELOAD:
         return plan_preload(spec, loaded, budget)
-    must_go = _same_server(wish.target)
+    must_go = same_server(wish.target)
     return plan_switch(spec, loaded, budget, policy=plan_policy(), kind=wish.kind, must_go=must_go)
 
 
@@ -95,7 +95,7 @@ def _is_loaded_otherwise(wish: Wish) -> bool:
     return wish.context is not None and not held.filter(parameters=parameters_of(wish)).exists()
 
 
-def _same_server(target: ModelDefinition) -> list[str]:
+def same_server(target: ModelDefinition) -> list[str]:
     """Instances that go when the target comes, however much memory there is: its server holds one model at a time."""
     if capabilities_of(target.runtime.kind).holds_many:
         return []
