@@ -105,18 +105,27 @@ class DatabaseEffects:
     def load_request(self, model_id: str) -> LoadRequest:
         """What to ask the runtime for."""
         model = ModelDefinition.objects.with_runtime().get(model_id=model_id)
-        is_target = model.pk == self._job.target_id
+        parameters, devices = self._how_to_load(model)
         return LoadRequest(
             instance_id=str(uuid.uuid4()),
             model_id=model_id,
             path=catalog.resolve_path(model),
             file_bytes=model.size_bytes,
-            parameters=specs.parameters_for(model, self._job.options.get("context") if is_target else None),
+            parameters=parameters,
             extra_args=model.extra_args,
             chat_template=model.chat_template,
             is_embedding=model.is_embedding,
-            devices=tuple(self._job.plan.get("devices", ()) if is_target else model.devices),
+            devices=devices,
         )
+
+    def _how_to_load(self, model: ModelDefinition) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """Parameters and devices: the job's own for the target; for what is put back, those it was loaded with and on."""
+        if model.pk == self._job.target_id:
+            parameters = specs.parameters_for(model, self._job.options.get("context"))
+            return parameters, tuple(self._job.plan.get("devices", ()))
+        before = next((entry for entry in self._job.unloaded if entry["model_id"] == model.model_id), {})
+        parameters = before.get("parameters") or specs.parameters_for(model)
+        return parameters, tuple(before.get("devices") or model.devices)
 
     def instance_loading(self, request: LoadRequest) -> None:
         """Write the record before the process exists."""
@@ -170,7 +179,13 @@ class DatabaseEffects:
         with transaction.atomic():
             row = ModelInstance.objects.select_related("model").filter(instance_id=instance_id).first()
             if row and row.model_id != self._job.target_id:
-                entry = {"model_id": row.model.model_id, "name": row.model.name, "was_active": row.is_active}
+                entry = {
+                    "model_id": row.model.model_id,
+                    "name": row.model.name,
+                    "was_active": row.is_active,
+                    "parameters": row.parameters,
+                    "devices": list(row.held_on),
+                }
                 self._keep_unloaded([*self._job.unloaded, entry])
             ModelInstance.objects.filter(instance_id=instance_id).update(state=InstanceState.UNLOADING, is_active=False)
             self._models_changed()

@@ -29,7 +29,7 @@ class SwitchJob(models.Model):
     from_name = models.CharField(max_length=200, blank=True, help_text="The model that was active before.")
     unloaded = models.JSONField(
         default=list,
-        help_text="What was unloaded for the target and is not back yet: {model_id, name, was_active} each, first one first.",
+        help_text="What was unloaded for the target and is not back yet: {model_id, name, was_active, parameters, devices} each, first one first.",
     )
     superseded_by = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="supersedes")
     requested_by = models.ForeignKey(settings.AUTH_USER_MODEL, null=True, on_delete=models.SET_NULL, related_name="+")

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 from django.contrib.auth.models import User
 
 from gantry.planning.states import ErrorCode, InstanceState, JobKind, JobState
-from gantry.runtimes.null import Failure, NullWorld
+from gantry.runtimes.null import Failure, NullRuntime, NullWorld
 from models_admin import actions, running
 from models_admin.actor import Actor
-from models_admin.exceptions import AnotherJobRunning, DoesNotFitNow, InvalidRequest, NotAllowed, NotLoaded
+from models_admin.exceptions import (
+    AnotherJobRunning,
+    DoesNotFitNow,
+    InvalidDefinition,
+    InvalidRequest,
+    NotAllowed,
+    NotLoaded,
+    RuntimeUnusable,
+)
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, Runtime, SwitchJob
 from tests.factories import make_job, make_model
 from tests.fakes.openai_server import OpenAIServer, openai_server_in_thread
@@ -203,3 +212,31 @@ def test_deleted_target_does_not_keep_a_call_waiting(
     running.run_job(job.pk)
     job.refresh_from_db()
     assert (job.state, job.error_code) == (JobState.FAILED, ErrorCode.NOT_DOWNLOADED)
+
+
+def test_model_that_is_put_back_has_the_context_it_was_loaded_with(
+    small: ModelDefinition, other: ModelDefinition, admin_person: User, world: NullWorld
+) -> None:
+    run(actions.request_switch(small, actor=Actor(admin_person, "page"), context=1024))
+    world.failures["other"] = Failure(ErrorCode.OUT_OF_MEMORY)
+    job = switch(other, admin_person)
+    assert (job.rolled_back, active()) == (True, "small")
+    assert world.loads[-1].parameters == {"ctx_size": 1024}
+
+
+def test_background_load_never_replaces_the_model_of_a_server_that_holds_one(
+    small: ModelDefinition, tiny: ModelDefinition, admin_person: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch(small, admin_person)
+    monkeypatch.setattr(NullRuntime, "capabilities", replace(NullRuntime.capabilities, holds_many=False))
+    with pytest.raises(RuntimeUnusable, match="null holds one model at a time"):
+        actions.request_preload(tiny, actor=Actor(admin_person, "page"))
+    job = switch(tiny, admin_person)  # both would fit, but the server holds one
+    assert (job.state, loaded()) == (JobState.SUCCEEDED, {"tiny"})
+
+
+def test_device_that_is_not_there_is_told_at_the_click(small: ModelDefinition, admin_person: User) -> None:
+    small.devices = ["GPU-gone"]
+    small.save()
+    with pytest.raises(InvalidDefinition, match="Small cannot be placed: The pool has no device 'GPU-gone'"):
+        actions.request_switch(small, actor=Actor(admin_person, "page"))
