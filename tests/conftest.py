@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+from asgiref.sync import SyncToAsync
 from django.contrib.auth.models import Permission, User
+from django.db import connections
 
 from models_admin.models import MemoryPool, Runtime
 
 GIB = 1024**3
+
+
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """The test database. asgiref's own thread outlives the tests, and PostgreSQL lets no database go that somebody looks at."""
+    yield
+    SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 
 
 @pytest.fixture
