@@ -98,7 +98,8 @@ def damage(path: Path) -> str:
     A file that does not call itself GGUF is its server's own business.
     """
     form = form_of(path)
-    if form is None or (form == Form.FILE and path.suffix.lower() != ".gguf"):
+    calls_itself_gguf = path.suffix.lower() == ".gguf"
+    if not is_there(path) or (form != Form.FOLDER and not calls_itself_gguf):
         return ""
     try:
         read_model(path)
