@@ -29,6 +29,19 @@ test: ## Run all tests (ARGS="-k switch" for some)
 		echo "Chromium is not installed, so browser tests are skipped: apt install chromium"
 	@$(BIN)/python -m pytest $(ARGS)
 
+ROUNDS ?= 200
+SEED ?=
+
+.PHONY: chaos
+chaos: ## Kill processes while people switch models (ROUNDS=200 SEED=7)
+	$(INSTALL) base models dev
+	@$(BIN)/python -m tests.chaos --rounds $(ROUNDS) $(if $(SEED),--seed $(SEED))
+
+.PHONY: postgres
+postgres: ## Run the tests that use the database on a real PostgreSQL
+	$(INSTALL) base models dev
+	@$(BIN)/python -m tests.on_postgres $(ARGS)
+
 # What has to hold before anything is committed. .pre-commit-config.yaml runs the same targets, one hook each.
 .PHONY: check
 check: check-lint check-format check-types check-templates check-django check-migrations ## Check style, types, templates and migrations
@@ -67,6 +80,11 @@ check-migrations: .check-tools
 screenshots: ## Take the README's pictures anew, from the running demo
 	$(INSTALL) base models dev
 	@$(BIN)/python -m tests.screenshots
+
+.PHONY: bench
+bench: ## Measure switches and foretold times (ARGS="--json FILE" keeps the figures)
+	$(INSTALL) base models dev
+	@$(BIN)/python -m tests.bench $(ARGS)
 
 COMPILE = .venv/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--no-header --no-annotate $(UPGRADE)

@@ -46,7 +46,7 @@ class Board:
 
     def close(self, index: int, state: StepState, text: str) -> None:
         """The run ended at this step; one that was done stays done."""
-        if index not in self._done:
+        if index < len(self._steps) and index not in self._done:  # a plan without steps has none to close
             self.end(index, state, text)
 
     def _say(
