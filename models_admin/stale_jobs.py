@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from gantry.planning.states import ErrorCode, JobState
 from gantry.planning.wording import wording
-from models_admin import job_moves, job_requests, worker_signs
+from models_admin import job_locks, job_moves, job_requests, worker_signs
 from models_admin.actor import SYSTEM
 from models_admin.models import MemoryPool, SwitchJob
 
@@ -25,7 +25,13 @@ LOST_HOST_SECONDS = 60.0  # a worker that is restarted is back long before
 
 def end_stale(host: str) -> list[SwitchJob]:
     """End the jobs at work on this host that give no sign of life, and have what they unloaded put back."""
-    return [job for job in job_moves.stale_working_jobs(host, STALE_JOB_SECONDS) if _interrupt(job)]
+    silent = job_moves.stale_working_jobs(host, STALE_JOB_SECONDS)
+    working = SwitchJob.objects.working().filter(pool__host=host).select_related("target", "pool")
+    left = [job for job in working if job_locks.is_abandoned(job.pk) and job not in silent]
+    ended = [job for job in [*silent, *left] if _interrupt(job)]
+    for job in ended:
+        job_locks.forget(job.pk)
+    return ended
 
 
 def end_jobs_of_lost_hosts() -> list[SwitchJob]:
