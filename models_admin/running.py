@@ -21,8 +21,9 @@ from gantry.planning.types import PlanStep, SwitchPlan
 from gantry.planning.wording import wording
 from gantry.runtimes.base import Runtime as Adapter
 from gantry.runtimes.exceptions import RuntimeFault
-from models_admin import actions, job_moves, memory, plans
+from models_admin import actions, catalog, job_locks, job_moves, memory, plans
 from models_admin.effects import DatabaseEffects, new_step
+from models_admin.model_files import damage
 from models_admin.models import MemoryPool, ModelInstance, SwitchJob, SwitchPolicy
 from models_admin.plans import Wish
 from models_admin.runtime_access import fleet_for
@@ -37,7 +38,7 @@ def run_job(job_id: int) -> None:
     job = job_moves.claim(job_id)
     if job is None:
         return
-    with _heartbeat(job.pk):
+    with job_locks.held(job.pk), _heartbeat(job.pk):
         try:
             outcome = _carry_out(job)
         except Exception:  # the boundary of a job: whatever happens, the job ends and says so
@@ -157,6 +158,8 @@ def _clear_leftovers(pool: MemoryPool, runtime: Adapter) -> None:
 
 def _plan(wish: Wish) -> SwitchPlan | Outcome:
     """The plan as things are now, or how the job ends without one."""
+    if reason := _damage(wish):
+        return _failed(ErrorCode.FILE_DAMAGED, f"It {reason}.")
     try:
         return plans.make_plan(wish, memory.budget_now(wish.pool))
     except DeviceUnknown as exc:
@@ -169,6 +172,13 @@ def _plan(wish: Wish) -> SwitchPlan | Outcome:
             f"It needs {exc.required_bytes / 1e9:.1f} GB; {exc.available_bytes / 1e9:.1f} GB are free "
             f"and {exc.freeable_bytes / 1e9:.1f} GB more could be freed.",
         )
+
+
+def _damage(wish: Wish) -> str:
+    """What is wrong with the file that is to be loaded: it was whole when the job was asked for, which may be a while ago."""
+    if wish.target is None or wish.kind == JobKind.UNLOAD:
+        return ""
+    return damage(catalog.resolve_path(wish.target))
 
 
 def _failed(code: ErrorCode, detail: str) -> Outcome:
