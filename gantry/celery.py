@@ -10,6 +10,7 @@ import warnings
 from typing import Any
 
 from celery import Celery
+from celery.schedules import crontab
 from celery.signals import heartbeat_sent, worker_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gantry.settings")
@@ -39,6 +40,7 @@ app.conf.update(
             "schedule": RECONCILE_SECONDS,
             "options": {"expires": RECONCILE_SECONDS},
         },
+        "verify_audit": {"task": "models_admin.tasks.verify_audit", "schedule": crontab(hour="4", minute="0")},
         "end_orphans": {
             "task": "gantry.chat.tasks.end_orphans",
             "schedule": ORPHANS_SECONDS,

@@ -152,7 +152,7 @@ SECURE_CONTENT_TYPE_NOSNIFF = True
 X_FRAME_OPTIONS = "DENY"
 
 LANGUAGE_CODE = "en-us"
-TIME_ZONE = env.gantry_time_zone
+TIME_ZONE = CELERY_TIMEZONE = env.gantry_time_zone
 USE_TZ = True
 USE_I18N = True
 

@@ -6,9 +6,6 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.contrib.admin.actions import delete_selected
-from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
-from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
-from django.contrib.auth.models import Group, User
 from django.db import models
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
@@ -18,43 +15,18 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from typing_extensions import override
 from unfold.admin import ModelAdmin
-from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
-from unfold.paginator import InfinitePaginator
 
-from models_admin import admin_policy, admin_runtime  # noqa: F401 - they register their pages
+from models_admin import admin_audit, admin_people, admin_policy, admin_runtime  # noqa: F401 - they register their pages
 from models_admin.actor import Actor
-from models_admin.audit_words import audit_sentence
+from models_admin.admin_readonly import ReadOnlyAdmin
 from models_admin.definitions import delete_definition, save_definition
 from models_admin.exceptions import ActionRefused
 from models_admin.forms import ModelDefinitionForm
 from models_admin.job_view import VIA_WORDS, job_view
-from models_admin.models import AuditEntry, ModelDefinition, Runtime, SwitchJob
+from models_admin.models import ModelDefinition, Runtime, SwitchJob
 from models_admin.need_view import need_view
 from models_admin.snapshots import job_snapshot
 from models_admin.templatetags.gantry_format import ago, gigabytes_or_dash, seconds
-
-admin.site.unregister(User)
-admin.site.unregister(Group)
-
-
-class ReadOnlyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
-    """A list that nobody changes by hand."""
-
-    show_full_result_count = False
-    paginator = InfinitePaginator  # no counting of thousands of rows
-    list_per_page = 50
-
-    @override
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    @override
-    def has_change_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        return False
-
-    @override
-    def has_delete_permission(self, request: HttpRequest, obj: models.Model | None = None) -> bool:
-        return False
 
 
 @admin.register(ModelDefinition)
@@ -214,50 +186,3 @@ class SwitchJobAdmin(ReadOnlyAdmin):
         snapshot = job_snapshot(job)
         took = seconds(snapshot["elapsed_seconds"]) if job.is_finished else "–"
         return f"{took} (expected {seconds(snapshot['expected_seconds'])})" if job.expected_seconds else took
-
-
-@admin.register(AuditEntry)
-class AuditEntryAdmin(ReadOnlyAdmin):
-    """Who did what. Rows are only ever added."""
-
-    list_display = ("when", "sentence", "through", "address", "outcome", "job_link")
-    list_display_links = ("sentence",)
-    list_filter = ("event", "via", "outcome")
-    search_fields = ("actor_name", "object_text", "address")
-    list_select_related = ("job",)
-    fields = ("at", "actor_name", "via", "address", "event", "object_text", "job_link", "before", "after", "outcome")
-    readonly_fields = ("job_link",)
-
-    @admin.display(description="When", ordering="id")
-    def when(self, entry: AuditEntry) -> str:
-        """How long ago, the moment on hover."""
-        return render_to_string("models_admin/_ago.html", {"at": entry.at})
-
-    @admin.display(description="What happened", ordering="event")
-    def sentence(self, entry: AuditEntry) -> str:
-        """Who did what."""
-        return audit_sentence(entry)
-
-    @admin.display(description="Through", ordering="via")
-    def through(self, entry: AuditEntry) -> str:
-        """Through what."""
-        return VIA_WORDS.get(entry.via, entry.via)
-
-    @admin.display(description="Switch")
-    def job_link(self, entry: AuditEntry) -> SafeString | str:
-        """The switch it belongs to."""
-        return format_html('<a href="{}">#{}</a>', entry.job.get_absolute_url(), entry.job.pk) if entry.job else "–"
-
-
-@admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[misc, type-arg]  # unfold ships no types
-    """People."""
-
-    form = UserChangeForm
-    add_form = UserCreationForm
-    change_password_form = AdminPasswordChangeForm
-
-
-@admin.register(Group)
-class GroupAdmin(DjangoGroupAdmin, ModelAdmin):  # type: ignore[misc]  # unfold ships no types
-    """Groups of people with the same rights."""

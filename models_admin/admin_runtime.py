@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 from django import forms
 from django.contrib import admin
 from django.core.exceptions import ValidationError
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from typing_extensions import override
 from unfold.admin import ModelAdmin
@@ -19,7 +20,7 @@ from models_admin.actor import Actor
 from models_admin.forms import JSONTextField
 from models_admin.models import Runtime
 from models_admin.runtime_access import KEY_FROM_ENVIRONMENT
-from models_admin.runtimes import save_runtime
+from models_admin.runtimes import delete_runtime, save_runtime
 from models_admin.templatetags.gantry_format import ago
 
 REMOVE = "-"  # typed into a key's field
@@ -151,3 +152,12 @@ class RuntimeAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     @override
     def save_model(self, request: HttpRequest, obj: Runtime, form: Any, change: bool) -> None:
         save_runtime(obj, changed=list(form.changed_data), actor=Actor.from_request(request, via="page"))
+
+    @override
+    def delete_model(self, request: HttpRequest, obj: Runtime) -> None:
+        delete_runtime(obj, actor=Actor.from_request(request, via="page"))
+
+    @override
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Runtime]) -> None:
+        for runtime in queryset:
+            self.delete_model(request, runtime)

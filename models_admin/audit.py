@@ -34,8 +34,23 @@ class AuditEvent(StrEnum):
     MODEL_PAUSE = "model:process:pause"
     RUNTIME_CREATE = "runtime:create"
     RUNTIME_CHANGE = "runtime:change"
+    RUNTIME_DELETE = "runtime:delete"
     POLICY_CHANGE = "policy:change"
     RECOVERY = "recovery:request"
+    JOB_ROLLBACK = "job:rollback:end"
+    SIGN_IN = "user:session:start"
+    SIGN_IN_FAILED = "user:session:fail"
+    SIGN_IN_LOCKED = "user:session:lock"
+    SIGN_OUT = "user:session:end"
+    USER_CREATE = "user:account:create"
+    USER_CHANGE = "user:account:change"
+    USER_DELETE = "user:account:delete"
+    GROUP_CREATE = "group:create"
+    GROUP_CHANGE = "group:change"
+    GROUP_DELETE = "group:delete"
+    AUDIT_EXPORT = "audit:entries:export"
+    AUDIT_ARCHIVE = "audit:entries:archive"
+    AUDIT_SIGN = "audit:chain:sign"
 
 
 def write(
@@ -47,17 +62,31 @@ def write(
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
     outcome: str = "",
+    name: str = "",
 ) -> AuditEntry:
-    """Add one entry; call it in the transaction of the mutation it tells of."""
+    """Add one entry; call it in the transaction of the mutation it tells of.
+
+    Args:
+        name: of the actor, when it is nobody with an account.
+    """
     return AuditEntry.objects.create(
         actor=actor.user,
-        actor_name=actor.name,
+        actor_name=name or actor.name,
         via=actor.via,
         address=actor.address,
         event=event,
-        object_text=object_text[:200],
+        object_text=object_text,
         job=job,
         before=before or {},
         after=after or {},
         outcome=outcome,
     )
+
+
+def stages(job: SwitchJob) -> list[dict[str, Any]]:
+    """How long each step of a job took, in seconds; those that were not begun are left out."""
+    return [
+        {"step": step["kind"], "model": step["model_name"], "seconds": step["seconds"], "state": step["state"]}
+        for step in job.steps
+        if step["seconds"] is not None
+    ]

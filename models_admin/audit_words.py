@@ -1,10 +1,11 @@
-"""Audit entries as sentences: "ann asked for a switch to Gemma 3"."""
+"""Audit entries as sentences: "ann switched SmolLM2 → Gemma 3 from the Models tab · 14 s · succeeded"."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from models_admin.audit import AuditEvent
+from models_admin.job_view import VIA_WORDS
 from models_admin.templatetags.gantry_format import seconds
 
 if TYPE_CHECKING:
@@ -29,32 +30,136 @@ _SENTENCES: dict[str, str] = {
     AuditEvent.MODEL_PAUSE: "paused {object}, which keeps crashing",
     AuditEvent.RUNTIME_CREATE: "added the runtime {object}",
     AuditEvent.RUNTIME_CHANGE: "changed the runtime {object}",
+    AuditEvent.RUNTIME_DELETE: "deleted the runtime {object}",
     AuditEvent.POLICY_CHANGE: "changed the switch policy",
     AuditEvent.RECOVERY: "asked for a recovery on {object}",
+    AuditEvent.SIGN_IN: "signed in",
+    AuditEvent.SIGN_OUT: "signed out",
+    AuditEvent.USER_CREATE: "added the user {object}",
+    AuditEvent.USER_CHANGE: "changed the user {object}",
+    AuditEvent.USER_DELETE: "deleted the user {object}",
+    AuditEvent.GROUP_CREATE: "added the group {object}",
+    AuditEvent.GROUP_CHANGE: "changed the group {object}",
+    AuditEvent.GROUP_DELETE: "deleted the group {object}",
+    AuditEvent.AUDIT_EXPORT: "exported audit entries",
+    AuditEvent.AUDIT_ARCHIVE: "archived audit entries to {object}",
+    AuditEvent.AUDIT_SIGN: "signed the end of the audit chain",
 }
+# A job that ended well, and one that failed.
+_JOB_VERBS = {
+    "switch": ("switched {from_to}", "tried to switch {from_to}"),
+    "unload": ("unloaded {object}", "tried to unload {object}"),
+    "unload_all": ("unloaded {object}", "tried to unload {object}"),
+    "restart": ("restarted {object}", "tried to restart {object}"),
+    "preload": ("loaded {object} in the background", "tried to load {object} in the background"),
+    "call": ("made one call to {object}", "tried to make one call to {object}"),
+}
+_JOB_NOUNS = {
+    "switch": "The switch {from_to}",
+    "unload": "The unload of {object}",
+    "unload_all": "The unload of {object}",
+    "restart": "The restart of {object}",
+    "preload": "The background load of {object}",
+    "call": "The call to {object}",
+}
+_OF_MODELS = ("model:", "job:")
+_ELSEWHERE = {**VIA_WORDS, "page": "in the admin", "system": ""}
 
 
 def audit_sentence(entry: AuditEntry) -> str:
-    """What an entry tells."""
+    """What an entry tells: who did what."""
     if entry.event == AuditEvent.JOB_END:
         return _job_end(entry)
+    if entry.event == AuditEvent.JOB_ROLLBACK:
+        return _rollback(entry)
+    if entry.event in {AuditEvent.SIGN_IN_FAILED, AuditEvent.SIGN_IN_LOCKED}:
+        return _refused_sign_in(entry)
     if entry.event == AuditEvent.MODEL_PIN:
-        pattern = "pinned {object}" if entry.after.get("is_pinned") else "unpinned {object}"
+        pattern = "pinned {object}" if _after(entry).get("is_pinned") else "unpinned {object}"
     else:
         pattern = _SENTENCES.get(entry.event, f"{entry.event} {{object}}")
-    return f"{entry.actor_name} {pattern.format(object=entry.object_text)}"
+    return f"{who(entry)} {_filled(pattern, entry)}"
+
+
+def who(entry: AuditEntry) -> str:
+    """Whoever did it, as the subject of a sentence."""
+    if entry.actor_id is None and entry.actor_name == "system":
+        return "The command line" if entry.via == "command" else "Gantry"
+    return entry.actor_name
+
+
+def through_words(entry: AuditEntry) -> str:
+    """Through what, as the end of the sentence; empty where the sentence says it already."""
+    if entry.actor_id is None and entry.via in {"system", "command"}:
+        return ""
+    if entry.event.startswith("user:session:"):
+        return ""
+    words = VIA_WORDS if entry.event.startswith(_OF_MODELS) else _ELSEWHERE
+    return words.get(entry.via, entry.via)
+
+
+def took_words(entry: AuditEntry) -> str:
+    """How long it took, where it took time."""
+    took = _after(entry).get("seconds")
+    return seconds(took) if isinstance(took, int | float) else ""
+
+
+def event_words(event: str) -> str:
+    """A kind of event for a list of choices: "asked for a switch"."""
+    special = {
+        AuditEvent.JOB_END: "ended a job",
+        AuditEvent.JOB_ROLLBACK: "put models back",
+        AuditEvent.MODEL_PIN: "pinned or unpinned a model",
+        AuditEvent.SIGN_IN_FAILED: "failed to sign in",
+        AuditEvent.SIGN_IN_LOCKED: "was kept from signing in",
+        AuditEvent.MODEL_PAUSE: "paused a model that keeps crashing",
+        AuditEvent.CALL_REQUEST: "asked for one call to a model",
+        AuditEvent.USER_CREATE: "added a user",
+        AuditEvent.USER_CHANGE: "changed a user",
+        AuditEvent.USER_DELETE: "deleted a user",
+        AuditEvent.GROUP_CREATE: "added a group",
+        AuditEvent.GROUP_CHANGE: "changed a group",
+        AuditEvent.GROUP_DELETE: "deleted a group",
+        AuditEvent.RUNTIME_CREATE: "added a runtime",
+        AuditEvent.RUNTIME_CHANGE: "changed a runtime",
+        AuditEvent.MODELS_IMPORT: "imported models",
+        AuditEvent.MODELS_SCAN: "scanned a folder",
+        AuditEvent.AUDIT_ARCHIVE: "archived audit entries",
+        AuditEvent.RECOVERY: "asked for a recovery",
+    }
+    words = special.get(event) or _SENTENCES.get(event, event.replace(":", " "))  # type: ignore[call-overload]
+    return str(words).replace("the model {object}", "a model").replace("{object}", "a model")
 
 
 def _job_end(entry: AuditEntry) -> str:
-    kind, took = entry.after.get("kind", ""), entry.after.get("seconds")
-    noun = {
-        "switch": "The switch to",
-        "unload": "The unload of",
-        "unload_all": "The unload of",
-        "restart": "The restart of",
-        "preload": "The load of",
-        "call": "The call to",
-    }.get(kind, "The job for")
-    outcome = entry.outcome if entry.outcome in {"succeeded", "failed"} else f"was {entry.outcome}"
-    after = f" after {seconds(took)}" if took is not None else ""
-    return f"{noun} {entry.object_text} {outcome}{after}"
+    kind = str(_after(entry).get("kind", ""))
+    verbs = _JOB_VERBS.get(kind, ("ended the job for {object}", "tried to do the job for {object}"))
+    if entry.outcome == "succeeded":
+        return f"{who(entry)} {_filled(verbs[0], entry)}"
+    if entry.outcome == "failed":
+        return f"{who(entry)} {_filled(verbs[1], entry)}"
+    noun = _filled(_JOB_NOUNS.get(kind, "The job for {object}"), entry)
+    return f"{noun} was {entry.outcome}" if entry.outcome else f"{noun} ended"
+
+
+def _rollback(entry: AuditEntry) -> str:
+    aftermath = str(_after(entry).get("aftermath") or "").rstrip(".")
+    did = f"{who(entry)} cleaned up after the job for {entry.object_text}"
+    return f"{did}: {aftermath}" if aftermath else did
+
+
+def _refused_sign_in(entry: AuditEntry) -> str:
+    if entry.event == AuditEvent.SIGN_IN_LOCKED:
+        return f"Too many failed sign-ins as {entry.object_text}: sign-in is paused"
+    return f"Somebody failed to sign in as {entry.object_text}"
+
+
+def _filled(pattern: str, entry: AuditEntry) -> str:
+    before = entry.before.get("active") if isinstance(entry.before, dict) else ""
+    name = entry.object_text
+    from_to = f"{before} → {name}" if before and before != name else f"to {name}"
+    return pattern.format(object=name, from_to=from_to)
+
+
+def _after(entry: AuditEntry) -> dict[str, object]:
+    return entry.after if isinstance(entry.after, dict) else {}

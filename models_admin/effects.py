@@ -123,7 +123,9 @@ class DatabaseEffects:
         if model.pk == self._job.target_id:
             parameters = specs.parameters_for(model, self._job.options.get("context"))
             return parameters, tuple(self._job.plan.get("devices", ()))
-        before: dict[str, Any] = next((entry for entry in self._job.unloaded if entry["model_id"] == model.model_id), {})
+        before: dict[str, Any] = next(
+            (entry for entry in self._job.unloaded if entry["model_id"] == model.model_id), {}
+        )
         parameters = before.get("parameters") or specs.parameters_for(model)
         return parameters, tuple(before.get("devices") or model.devices)
 

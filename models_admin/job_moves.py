@@ -15,7 +15,7 @@ from gantry import live
 from gantry.planning.states import ACTIVE_STATES, TERMINAL_STATES, ErrorCode, JobKind, JobState, can_move
 from models_admin import audit
 from models_admin.actor import SYSTEM, Actor
-from models_admin.models import ModelDefinition, SwitchEvent, SwitchJob
+from models_admin.models import ModelDefinition, ModelInstance, SwitchEvent, SwitchJob
 from models_admin.snapshots import job_snapshot
 from models_admin.step_times import record_steps
 
@@ -143,6 +143,7 @@ def finish(
         record_event(job, text=text, steps=job.steps)
         record_steps(job)
         _remember_on_model(job)
+        _audit_rollback(job)
         _audit_end(job, actor)
         live.publish_models_changed([], event_id=f"job-{job.pk}-end")
     wake_next(job.pool_id)
@@ -191,7 +192,20 @@ def _is_a_persons_switch(job: SwitchJob) -> bool:
     return job.kind == JobKind.SWITCH and job.via != SYSTEM.via
 
 
+def _audit_rollback(job: SwitchJob) -> None:
+    if job.rolled_back is not None:
+        audit.write(
+            audit.AuditEvent.JOB_ROLLBACK,
+            actor=SYSTEM,
+            object_text=job.target_name,
+            job=job,
+            after={"kind": job.kind, "aftermath": job.aftermath},
+            outcome="succeeded" if job.rolled_back else "failed",
+        )
+
+
 def _audit_end(job: SwitchJob, actor: Actor | None) -> None:
+    active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
     audit.write(
         audit.AuditEvent.JOB_END,
         actor=actor or Actor(job.requested_by, job.via) if job.requested_by else actor or SYSTEM,
@@ -204,6 +218,8 @@ def _audit_end(job: SwitchJob, actor: Actor | None) -> None:
             "error": job.error_code,
             "aftermath": job.aftermath,
             "downtime": job.downtime_seconds,
+            "stages": audit.stages(job),
+            "active": active.model.name if active else "",
         },
         outcome=job.state,
     )

@@ -102,7 +102,9 @@ def _check_beside(target: ModelDefinition, kind: JobKind) -> None:
 
 
 def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any]) -> SwitchDecision:
-    unfinished = list(SwitchJob.objects.unfinished().filter(pool=wish.pool).select_related("target").order_by("id"))
+    # Locked before anything is written down: a worker that ends one of them holds its row and then waits for the end of the audit log.
+    jobs = SwitchJob.objects.unfinished().select_for_update(of=("self",)).filter(pool=wish.pool)
+    unfinished = list(jobs.select_related("target").order_by("id"))
     met = _meet(unfinished, wish, consent)
     if met is not None:
         return met
@@ -114,7 +116,7 @@ def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any])
         return SwitchDecision("needs_confirmation", plan=plan)
     for model in ModelDefinition.objects.filter(model_id__in=wish.unpinned, is_pinned=True):
         set_pin(model, False, actor=actor)
-    job = create_job(wish, plan, actor, options)
+    job = create_job(wish, plan, actor, options, consent)
     _supersede(unfinished, job, actor)
     job_moves.enqueue_on_commit(job)
     return SwitchDecision("accepted", job, plan)
@@ -141,7 +143,9 @@ def switch_to_take_over(model: ModelDefinition) -> SwitchJob | None:
     return jobs.exclude(target=model).select_related("target").order_by("-id").first()
 
 
-def create_job(wish: Wish, plan: SwitchPlan, actor: Actor, options: dict[str, Any] | None = None) -> SwitchJob:
+def create_job(
+    wish: Wish, plan: SwitchPlan, actor: Actor, options: dict[str, Any] | None = None, consent: Consent = Consent()
+) -> SwitchJob:
     """Write the row, its first event and its audit entry."""
     active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
     job = SwitchJob.objects.create(
@@ -165,7 +169,7 @@ def create_job(wish: Wish, plan: SwitchPlan, actor: Actor, options: dict[str, An
         object_text=wish.target_name,
         job=job,
         before={"active": job.from_name},
-        after={"plan": job.plan},
+        after={"plan": job.plan, "confirmed": consent.takes_over or consent.unloads},
     )
     job_moves.record_event(job, text="Asked for")
     return job

@@ -33,6 +33,13 @@ def save_runtime(runtime: Runtime, *, changed: Sequence[str], actor: Actor) -> N
         )
 
 
+def delete_runtime(runtime: Runtime, *, actor: Actor) -> None:
+    """Remove a runtime; one that models belong to cannot be removed, which the database sees to."""
+    with transaction.atomic():
+        audit.write(audit.AuditEvent.RUNTIME_DELETE, actor=actor, object_text=runtime.name)
+        runtime.delete()
+
+
 def _values(runtime: Runtime, names: Sequence[str]) -> dict[str, Any]:
     return {name: _plain(name, getattr(runtime, name)) for name in names}
 

@@ -7,7 +7,7 @@ from celery.signals import worker_ready
 from django.conf import settings
 from django.core.cache import cache
 
-from models_admin import recovery, running, server_models, stale_jobs, upkeep
+from models_admin import audit_chain, recovery, running, server_models, stale_jobs, upkeep
 from models_admin.models import MemoryPool, Runtime
 
 REPORT_SECONDS = 300.0  # a report that nobody has fetched by then is dropped
@@ -58,6 +58,12 @@ def refresh_models(runtime_id: int) -> None:
     row = Runtime.objects.select_related("pool").filter(pk=runtime_id).first()
     if row:
         server_models.refresh_safely(row)
+
+
+@shared_task(name="models_admin.tasks.verify_audit")
+def verify_audit() -> None:
+    """Verify the audit log's chain, and note the result for the review page."""
+    audit_chain.verify_and_note()
 
 
 @worker_ready.connect

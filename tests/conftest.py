@@ -7,16 +7,23 @@ from collections.abc import Iterator
 import pytest
 from asgiref.sync import SyncToAsync
 from django.contrib.auth.models import Permission, User
-from django.db import connections
+from django.db import connection, connections
+from pytest_django import DjangoDbBlocker
 
+from models_admin import audit_triggers
 from models_admin.models import MemoryPool, Runtime
 
 GIB = 1024**3
 
 
 @pytest.fixture(scope="session")
-def django_db_setup(django_db_setup: None) -> Iterator[None]:
-    """The test database. asgiref's own thread outlives the tests, and PostgreSQL lets no database go that somebody looks at."""
+def django_db_setup(django_db_setup: None, django_db_blocker: DjangoDbBlocker) -> Iterator[None]:
+    """The test database, without the triggers that keep audit entries: a test that commits is cleaned up by emptying all tables.
+
+    asgiref's own thread outlives the tests, and PostgreSQL lets no database go that somebody looks at.
+    """
+    with django_db_blocker.unblock():
+        audit_triggers.drop(connection)
     yield
     SyncToAsync.single_thread_executor.submit(connections.close_all).result()
 

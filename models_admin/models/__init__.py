@@ -1,6 +1,7 @@
 """The records, one model a file."""
 
 from models_admin.models.audit_entry import AuditEntry
+from models_admin.models.audit_head import AuditAnchor, AuditHead
 from models_admin.models.load_record import LoadRecord
 from models_admin.models.memory_pool import MemoryPool
 from models_admin.models.model_definition import ModelDefinition
@@ -13,7 +14,9 @@ from models_admin.models.switch_job import SwitchJob
 from models_admin.models.switch_policy import SwitchPolicy
 
 __all__ = [
+    "AuditAnchor",
     "AuditEntry",
+    "AuditHead",
     "LoadRecord",
     "MemoryPool",
     "ModelDefinition",

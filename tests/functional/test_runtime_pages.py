@@ -116,3 +116,10 @@ def test_tabby_host_of_the_environment_becomes_a_runtime_once(db: None, monkeypa
     finally:
         monkeypatch.undo()
         environment.cache_clear()
+
+
+def test_deleting_a_runtime_is_written_down(signed_in: Client, pool: MemoryPool) -> None:
+    runtime = Runtime.objects.create(name="Old", kind="tabby", pool=pool, url="http://127.0.0.1:5000")
+    signed_in.post(reverse("admin:models_admin_runtime_delete", args=[runtime.pk]), {"post": "yes"})
+    assert not Runtime.objects.filter(name="Old").exists()
+    assert AuditEntry.objects.get(event=AuditEvent.RUNTIME_DELETE).object_text == "Old"

@@ -133,7 +133,7 @@ def test_third_crash_in_five_minutes_pauses_the_model(
     assert timedelta(minutes=5) <= small.paused_until - before < timedelta(minutes=6)
     assert keep_up() is None
     entry = AuditEntry.objects.get(event=AuditEvent.MODEL_PAUSE)
-    assert audit_sentence(entry) == "system paused Small, which keeps crashing"
+    assert audit_sentence(entry) == "Gantry paused Small, which keeps crashing"
     row = row_of(small)
     clock = timezone.localtime(small.paused_until).strftime("%H:%M")
     assert (row.state, row.words) == (ModelState.PAUSED, f"Keeps crashing, paused until {clock}")

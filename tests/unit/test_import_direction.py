@@ -33,7 +33,10 @@ LAYERS: dict[str, tuple[int, str]] = {
     "models_admin.templatetags": (3, ""),  # how figures are written: every edge writes them the same way
     "models_admin.admin": (EDGE, "admin pages"),
     "models_admin.admin_site": (EDGE, "admin pages"),
+    "models_admin.admin_audit": (EDGE, "admin pages"),
+    "models_admin.admin_people": (EDGE, "admin pages"),
     "models_admin.admin_policy": (EDGE, "admin pages"),
+    "models_admin.admin_readonly": (EDGE, "admin pages"),
     "models_admin.admin_runtime": (EDGE, "admin pages"),
     "models_admin.forms": (EDGE, "admin pages"),
     "models_admin.urls": (EDGE, "admin pages"),

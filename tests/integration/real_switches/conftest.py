@@ -104,7 +104,7 @@ def held(host: Host) -> ModelDefinition:
 @pytest.fixture
 def smol(host: Host) -> ModelDefinition:
     """A real model."""
-    return host.add(SMOLLM2.model_id, path=SMOLLM2.file_name, **SMOLLM2.fields)
+    return host.add(SMOLLM2.model_id, path=SMOLLM2.file_name, **{**SMOLLM2.fields, "parameters": PARAMETERS})
 
 
 @pytest.fixture(scope="session")
@@ -117,4 +117,4 @@ def gemma_file(folder: Path) -> Path:
 @pytest.fixture
 def gemma(host: Host, gemma_file: Path) -> ModelDefinition:
     """Another real model, which knows capitals."""
-    return host.add(GEMMA.model_id, path=gemma_file.name, **GEMMA.fields)
+    return host.add(GEMMA.model_id, path=gemma_file.name, **{**GEMMA.fields, "parameters": PARAMETERS})
