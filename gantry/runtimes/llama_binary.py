@@ -159,7 +159,13 @@ def _ask(path: Path) -> Build:
     silent = Build(path, "")
     version = _run(silent, "--version")
     found = _VERSION.search(version)
-    return Build(path, found[1].strip() if found else "unknown", parse_help(_run(silent, "--help")))
+    build = Build(path, found[1].strip() if found else "unknown", parse_help(_run(silent, "--help")))
+    if not found and not build.options:
+        # Taken for one, it would cost the model that serves its place and could not bring it back.
+        raise BinaryUnusableError(
+            ErrorCode.RUNTIME_MISSING, f"{path} runs, but is no llama-server: it tells no version and knows no option."
+        )
+    return build
 
 
 def _run(build: Build, flag: str) -> str:

@@ -55,6 +55,11 @@ def test_program_without_its_libraries_says_what_is_missing(tmp_path: Path) -> N
     assert words in detail
 
 
+def test_program_that_is_no_llama_server_is_refused_before_anything_is_unloaded_for_it() -> None:
+    with pytest.raises(BinaryUnusableError, match="/bin/true runs, but is no llama-server"):
+        ask_build(Path("/bin/true"))
+
+
 def test_program_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(llama_binary, "_ASK_SECONDS", 0.1)
     assert "did not answer" in check(program(tmp_path / "llama-server", "#!/bin/sh\nexec sleep 5\n"), tmp_path)[1]
@@ -88,7 +93,8 @@ def test_program_is_asked_once_until_it_changes(tmp_path: Path) -> None:
 def test_environment_carries_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("SECRET_KEY", "DATABASE_URL", "LLAMA_ARG_PORT", "LLAMA_API_KEY", "CUDA_VISIBLE_DEVICES"):
         monkeypatch.setenv(name, "x")
-    environment = ask_build(program(tmp_path / "llama-server", "#!/bin/sh\n")).environment()
+    path = program(tmp_path / "llama-server", '#!/bin/sh\necho "version: 7 (abc)"\n')
+    environment = ask_build(path).environment()
     assert environment["CUDA_VISIBLE_DEVICES"] == "x"
     assert not {"SECRET_KEY", "DATABASE_URL", "LLAMA_ARG_PORT", "LLAMA_API_KEY"} & environment.keys()
 
