@@ -38,7 +38,16 @@ class RuntimeConfig:
     def key(self) -> tuple[str, ...]:
         """Equal for configurations that mean the same adapter."""
         options = json.dumps(dict(self.options), sort_keys=True, default=str)
-        return (self.name, self.kind, options, str(self.state_dir), str(self.binary), self.url, self.api_key, self.admin_key)
+        return (
+            self.name,
+            self.kind,
+            options,
+            str(self.state_dir),
+            str(self.binary),
+            self.url,
+            self.api_key,
+            self.admin_key,
+        )
 
 
 class RuntimeFactory(Protocol):
