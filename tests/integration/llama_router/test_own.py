@@ -17,6 +17,7 @@ from gantry.runtimes import llama_router_client
 from gantry.runtimes.base import LoadStage
 from gantry.runtimes.exceptions import LoadCancelled, LoadFailed, RuntimeAway, RuntimeRefused, VerifyFailed
 from gantry.runtimes.llama_router import LlamaRouterRuntime
+from tests.functional.stack import wait_until
 from tests.integration.llama_router.conftest import GEMMA, SMOLLM2
 from tests.integration.llama_router.helpers import load, only, own, request_for, wait_for
 from tests.integration.llama_server.helpers import our_processes
@@ -256,6 +257,7 @@ def test_model_of_a_router_that_hangs_can_be_unloaded(
     router = psutil.Process(pids[0]).parent()
     assert router is not None
     router.suspend()
+    wait_until(lambda: router.status() == psutil.STATUS_STOPPED, 10)
     monkeypatch.setattr(llama_router_client, "QUICK_SECONDS", 0.3)
     with pytest.raises(RuntimeAway):
         runtime.running()
@@ -264,6 +266,7 @@ def test_model_of_a_router_that_hangs_can_be_unloaded(
     assert psutil.Process(pids[1]).is_running()
     router.resume()
     monkeypatch.undo()
+    wait_until(lambda: len(runtime.running()) == 1, 10)  # the router notices by itself that its child is gone
     assert only(runtime).instance_id == second.instance_id
     assert runtime.verify(second.instance_id).seconds >= 0
 
