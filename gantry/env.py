@@ -66,6 +66,7 @@ class Environment(BaseSettings):
     gantry_debug: bool = False
     gantry_log_level: str = "INFO"
     gantry_time_zone: str = "UTC"
+    gantry_limits: bool = True
     switch_timeout: float | None = Field(None, gt=0)
     refresh_interval: float = Field(60.0, ge=1)
     tabby_host: str | None = None

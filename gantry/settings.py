@@ -63,6 +63,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "axes",
     "channels",
+    "ninja",  # for the static files of its documentation page
     "gantry",
     "models_admin",
     "gantry.chat",
@@ -121,6 +122,9 @@ CHANNEL_LAYERS: dict[str, Any] = {
     "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
 }
 
+# Where switches are counted against the limits of the switch policy; empty: nowhere, and there are no limits.
+LIMITS_URL: str = REDIS_URL if env.gantry_limits else ""
+
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://")
 # A broker that hangs or is away must not hang a click: the job's row is there, and recovery sends it again.
 CELERY_BROKER_TRANSPORT_OPTIONS = {
@@ -133,7 +137,11 @@ CELERY_BROKER_TRANSPORT_OPTIONS = {
     "interval_max": 0.1,
 }
 
-AUTHENTICATION_BACKENDS = ["axes.backends.AxesStandaloneBackend", "django.contrib.auth.backends.ModelBackend"]
+AUTHENTICATION_BACKENDS = [
+    "axes.backends.AxesStandaloneBackend",
+    "django.contrib.auth.backends.ModelBackend",
+    "models_admin.roles.MembersMaySwitch",
+]
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.UserAttributeSimilarityValidator"},
     {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator"},

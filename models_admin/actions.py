@@ -188,7 +188,8 @@ def may_cancel(job: SwitchJob | JobSnapshot, actor: Actor) -> bool:
         is_over, asked_by = job["is_finished"], job["requested_by"]
     if is_over:
         return False
-    return actor.may("cancel_any_job") or (actor.user is not None and actor.name == asked_by)
+    is_own = actor.user is not None and actor.name == asked_by and actor.has_scope("switch")
+    return is_own or actor.may("cancel_any_job")
 
 
 def set_pinned(model: ModelDefinition, is_pinned: bool, *, actor: Actor) -> None:

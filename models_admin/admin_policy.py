@@ -52,6 +52,11 @@ class SwitchPolicyAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no ty
             {"fields": ("strategy", "preserve_models", "auto_unload", "confirm_before_unload", "keep_former")},
         ),
         ("Running answers", {"fields": ("drain_seconds", "drain_action")}),
+        (
+            "Who and how often",
+            {"fields": ("members_may_switch", "switches_per_user", "switches_in_all", "stay_seconds")},
+        ),
+        ("After failed loads", {"fields": ("cool_down_seconds", "cool_down_most_seconds")}),
         ("Loads", {"fields": ("stall_seconds", "load_seconds")}),
         ("By itself", {"fields": ("default_model", "load_at_start", "restart_crashed")}),
     )

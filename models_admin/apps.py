@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.apps import AppConfig
-from django.db.models.signals import post_migrate
+from django.db.models.signals import post_migrate, post_save
 from typing_extensions import override
 
 
@@ -15,8 +15,10 @@ class ModelsAdminConfig(AppConfig):
 
     @override
     def ready(self) -> None:
-        """Have sign-ins written down, and audit entries kept by the database."""
-        from models_admin import audit_signals, audit_triggers
+        """Have sign-ins written down, audit entries kept by the database, and roles there."""
+        from models_admin import audit_signals, audit_triggers, roles
 
         audit_signals.connect()
         post_migrate.connect(audit_triggers.after_migrate, sender=self, dispatch_uid="models_admin.audit_triggers")
+        post_migrate.connect(roles.after_migrate, dispatch_uid="models_admin.roles")
+        post_save.connect(roles.note_new_user, sender="auth.User", dispatch_uid="models_admin.roles.member")

@@ -51,6 +51,12 @@ class AuditEvent(StrEnum):
     AUDIT_EXPORT = "audit:entries:export"
     AUDIT_ARCHIVE = "audit:entries:archive"
     AUDIT_SIGN = "audit:chain:sign"
+    KEY_CREATE = "key:create"
+    KEY_REVOKE = "key:revoke"
+    MODEL_ASK = "model:switch:ask"
+    MODEL_ASK_APPROVE = "model:ask:approve"
+    MODEL_ASK_DECLINE = "model:ask:decline"
+    MODEL_ASK_WITHDRAW = "model:ask:withdraw"
 
 
 def write(

@@ -44,6 +44,12 @@ _SENTENCES: dict[str, str] = {
     AuditEvent.AUDIT_EXPORT: "exported audit entries",
     AuditEvent.AUDIT_ARCHIVE: "archived audit entries to {object}",
     AuditEvent.AUDIT_SIGN: "signed the end of the audit chain",
+    AuditEvent.KEY_CREATE: "made the key {object}",
+    AuditEvent.KEY_REVOKE: "revoked the key {object}",
+    AuditEvent.MODEL_ASK: "asked others for {object}",
+    AuditEvent.MODEL_ASK_APPROVE: "switched to {object} for {asked_by}",
+    AuditEvent.MODEL_ASK_DECLINE: "declined {object} to {asked_by}",
+    AuditEvent.MODEL_ASK_WITHDRAW: "no longer asks for {object}",
 }
 # A job that ended well, and one that failed.
 _JOB_VERBS = {
@@ -126,6 +132,10 @@ def event_words(event: str) -> str:
         AuditEvent.MODELS_SCAN: "scanned a folder",
         AuditEvent.AUDIT_ARCHIVE: "archived audit entries",
         AuditEvent.RECOVERY: "asked for a recovery",
+        AuditEvent.KEY_CREATE: "made a key",
+        AuditEvent.KEY_REVOKE: "revoked a key",
+        AuditEvent.MODEL_ASK_APPROVE: "switched for somebody who had asked",
+        AuditEvent.MODEL_ASK_DECLINE: "declined what somebody had asked for",
     }
     words = special.get(event) or _SENTENCES.get(event, event.replace(":", " "))  # type: ignore[call-overload]
     return str(words).replace("the model {object}", "a model").replace("{object}", "a model")
@@ -158,7 +168,8 @@ def _filled(pattern: str, entry: AuditEntry) -> str:
     before = entry.before.get("active") if isinstance(entry.before, dict) else ""
     name = entry.object_text
     from_to = f"{before} → {name}" if before and before != name else f"to {name}"
-    return pattern.format(object=name, from_to=from_to)
+    asked_by = _after(entry).get("asked_by", "somebody")
+    return pattern.format(object=name, from_to=from_to, asked_by=asked_by)
 
 
 def _after(entry: AuditEntry) -> dict[str, object]:

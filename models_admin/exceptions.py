@@ -1,6 +1,7 @@
 """What an action can refuse. Every edge translates these once: `code`, `status` and the text for people ride on the class.
 
 ActionRefused
+├── KeyRefused              401
 ├── NotAllowed              403
 ├── ModelUnknown            404
 ├── NotDownloaded           409
@@ -12,6 +13,7 @@ ActionRefused
 ├── RuntimeUnusable         409
 ├── InvalidDefinition       422   carries (field, message) pairs
 ├── InvalidRequest          422   carries (field, message) pairs
+├── RateLimited             429   carries the seconds to wait
 └── Unavailable             503   the broker is away
 """
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+
+from typing_extensions import override
 
 if TYPE_CHECKING:
     from gantry.planning.ways_out import WayOut
@@ -34,6 +38,24 @@ class ActionRefused(Exception):
     def __init__(self, sentence: str, hint: str = "") -> None:
         super().__init__(sentence)
         self.hint = hint
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What an HTTP answer says beside the status."""
+        return {}
+
+
+class KeyRefused(ActionRefused):
+    """A program's key cannot be used: it is unknown, expired or revoked, or its user is switched off."""
+
+    code = "key_refused"
+    status = 401
+
+    @property
+    @override
+    def headers(self) -> dict[str, str]:
+        """How to say who asks."""
+        return {"WWW-Authenticate": 'Bearer realm="Gantry"'}
 
 
 class NotAllowed(ActionRefused):
@@ -125,6 +147,23 @@ class InvalidDefinition(ActionRefused):
 
 class InvalidRequest(InvalidDefinition):
     """What was asked for makes no sense; each error names its place."""
+
+
+class RateLimited(ActionRefused):
+    """Too soon. `retry_after` is whole seconds, at least one, after which the same is tried again with success."""
+
+    code = "rate_limited"
+    status = 429
+
+    def __init__(self, sentence: str, hint: str = "", *, retry_after: int) -> None:
+        super().__init__(sentence, hint)
+        self.retry_after = retry_after
+
+    @property
+    @override
+    def headers(self) -> dict[str, str]:
+        """When to try again."""
+        return {"Retry-After": str(self.retry_after)}
 
 
 class Unavailable(ActionRefused):

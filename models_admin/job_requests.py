@@ -13,7 +13,7 @@ from gantry import live
 from gantry.planning.exceptions import DeviceUnknown, DoesNotFit
 from gantry.planning.states import InstanceState, JobKind, JobState
 from gantry.planning.types import SwitchPlan
-from models_admin import audit, fitting, job_moves, load_checks, plans
+from models_admin import audit, fitting, job_moves, limits, load_checks, plans
 from models_admin.actor import SYSTEM, Actor
 from models_admin.exceptions import AnotherJobRunning, InvalidDefinition, NotAllowed, RuntimeUnusable
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchJob, SwitchPolicy
@@ -84,6 +84,7 @@ def request(
     need_permission(actor, "switch_model", _DOING[wish.kind])
     if wish.unpinned:
         need_permission(actor, "change_modeldefinition", "unpin models")
+    _need_allowed_models(actor, wish)
     if wish.target:
         load_checks.check_possible(wish.target, wish.kind)
         _check_beside(wish.target, wish.kind)
@@ -110,10 +111,12 @@ def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any])
         return met
     if not unfinished and _is_done_already(wish):
         return SwitchDecision("already_loaded")
+    options = {**options, **limits.check(wish, actor)}
     # While another job is at work nobody can say what will be loaded and free when it has ended: the worker plans then.
     plan = plan_or_refuse(wish) if not unfinished else plans.empty_plan(wish)
     if _wants_consent(wish, plan, unfinished, consent, actor):
         return SwitchDecision("needs_confirmation", plan=plan)
+    limits.spend(wish, actor)
     for model in ModelDefinition.objects.filter(model_id__in=wish.unpinned, is_pinned=True):
         set_pin(model, False, actor=actor)
     job = create_job(wish, plan, actor, options, consent)
@@ -195,6 +198,13 @@ def need_permission(actor: Actor, permission: str, doing: str) -> None:
     """Raises NotAllowed when the actor does not hold the permission."""
     if not actor.may(permission):
         raise NotAllowed(f"You may not {doing}.", "Ask an administrator.")
+
+
+def _need_allowed_models(actor: Actor, wish: Wish) -> None:
+    """Raises NotAllowed when a key is for other models."""
+    is_for_it = actor.may_use(wish.target) if wish.target else actor.key is None or not actor.key.model_ids
+    if not is_for_it:
+        raise NotAllowed(f"This key may not be used for {wish.target_name}.", "Use another key, or ask its owner.")
 
 
 def put_back_after(interrupted: SwitchJob) -> SwitchJob | None:

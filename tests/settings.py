@@ -21,6 +21,7 @@ CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}
 CELERY_BROKER_URL = "memory://"
 AXES_ENABLED = False
+LIMITS_URL = ""  # the tests of limits set it
 
 # A file, as in production: an in-memory database knows no WAL, and threads that share it meet locks that never were.
 if DATABASES["default"]["ENGINE"].endswith("sqlite3"):  # noqa: F405

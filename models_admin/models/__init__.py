@@ -1,5 +1,6 @@
 """The records, one model a file."""
 
+from models_admin.models.api_key import ApiKey
 from models_admin.models.audit_entry import AuditEntry
 from models_admin.models.audit_head import AuditAnchor, AuditHead
 from models_admin.models.load_record import LoadRecord
@@ -12,8 +13,10 @@ from models_admin.models.step_record import StepRecord
 from models_admin.models.switch_event import SwitchEvent
 from models_admin.models.switch_job import SwitchJob
 from models_admin.models.switch_policy import SwitchPolicy
+from models_admin.models.switch_request import SwitchRequest
 
 __all__ = [
+    "ApiKey",
     "AuditAnchor",
     "AuditEntry",
     "AuditHead",
@@ -27,4 +30,5 @@ __all__ = [
     "SwitchEvent",
     "SwitchJob",
     "SwitchPolicy",
+    "SwitchRequest",
 ]

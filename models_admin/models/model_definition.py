@@ -75,6 +75,7 @@ class ModelDefinition(models.Model):
         verbose_name = "model"
         ordering = ["name", "model_id"]
         permissions = [
+            ("chat", "Can chat with the model that serves"),
             ("switch_model", "Can switch, unload and restart models"),
             ("cancel_any_job", "Can cancel switches of others"),
         ]

@@ -15,7 +15,7 @@ ONLY_ROW = 1
 
 
 class SwitchPolicy(models.Model):
-    """What may be unloaded for a switch, how running answers are treated, what is loaded by itself. There is one row of it."""
+    """What may be unloaded for a switch, how running answers are treated, what is loaded by itself, how often. There is one row of it."""
 
     class AtStart(models.TextChoices):
         NOTHING = "nothing", "Nothing"
@@ -90,6 +90,42 @@ class SwitchPolicy(models.Model):
         "restart crashed models",
         default=False,
         help_text="Load the active model again when its process has died. One that crashes three times in five minutes is paused.",
+    )
+    members_may_switch = models.BooleanField(
+        "members may switch",
+        default=False,
+        help_text="Everybody in the group Member may switch, unload and restart models. Off: they can ask for a model.",
+    )
+    switches_per_user = models.PositiveSmallIntegerField(
+        "switches a minute, each person",
+        default=3,
+        validators=[MaxValueValidator(1000)],
+        help_text="Restarts, background loads and single calls count too. 0: no limit. A key may have a limit of its own.",
+    )
+    switches_in_all = models.PositiveSmallIntegerField(
+        "switches a minute, in all",
+        default=10,
+        validators=[MaxValueValidator(1000)],
+        help_text="Of everybody together, people and programs. 0: no limit.",
+    )
+    stay_seconds = models.FloatField(
+        "shortest stay",
+        default=0.0,
+        validators=[MinValueValidator(0), MaxValueValidator(86400)],
+        help_text="Seconds that a model serves at least before somebody may switch to another one.",
+    )
+    cool_down_seconds = models.FloatField(
+        "pause after a failed load",
+        default=5.0,
+        validators=[MinValueValidator(0), MaxValueValidator(3600)],
+        help_text="Seconds before the same model may be tried again, doubled with each failure. 0: no pause. "
+        "Who may cancel everybody's switches can try at once, and the count begins anew.",
+    )
+    cool_down_most_seconds = models.FloatField(
+        "longest pause",
+        default=600.0,
+        validators=[MinValueValidator(0), MaxValueValidator(86400)],
+        help_text="Seconds that the pause after failed loads grows to at most.",
     )
     updated_at = models.DateTimeField(auto_now=True)
 

@@ -133,6 +133,7 @@ def environment_for(data_dir: Path, env: Mapping[str, str] | None = None) -> dic
         "GANTRY_DATA_DIR": str(data_dir),
         "GANTRY_PORT": str(free_port()),
         "GANTRY_MEMORY": "fixed:1GiB",
+        "GANTRY_LIMITS": "false",  # tests switch more often than people do; those of the limits say otherwise
         "DJANGO_SETTINGS_MODULE": "gantry.settings",
         "DJANGO_SUPERUSER_USERNAME": ADMIN_NAME,
         "DJANGO_SUPERUSER_PASSWORD": ADMIN_PASSWORD,

@@ -438,7 +438,7 @@ def test_users_are_written_down_when_added_changed_and_deleted(signed_in: Client
     form = {"username": "fay", "is_active": "on", "is_staff": "on", "groups": [group.pk], **joined}
     signed_in.post(f"/admin/auth/user/{fay.pk}/change/", form)
     assert last().event == AuditEvent.USER_CHANGE
-    assert last().before == {"is_staff": False, "groups": []}
+    assert last().before == {"is_staff": False, "groups": ["Member"]}
     assert last().after == {"is_staff": True, "groups": ["Night shift"]}
 
     signed_in.post(f"/admin/auth/user/{fay.pk}/change/", form)

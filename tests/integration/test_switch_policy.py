@@ -185,6 +185,15 @@ def test_failed_way_back_ends_in_the_default_model(
     assert "Tiny" in job.aftermath
 
 
+LIMITS = {
+    "switches_per_user": "3",
+    "switches_in_all": "10",
+    "stay_seconds": "0",
+    "cool_down_seconds": "5",
+    "cool_down_most_seconds": "600",
+}
+
+
 def test_page_shows_the_policy_and_keeps_what_is_changed_with_both_values_in_the_audit(
     client: Client, admin_person: User, small: ModelDefinition
 ) -> None:
@@ -200,6 +209,7 @@ def test_page_shows_the_policy_and_keeps_what_is_changed_with_both_values_in_the
         "drain_action": "wait",
         "stall_seconds": "60",
         "load_seconds": "900",
+        **LIMITS,
         "default_model": small.pk,
         "load_at_start": "last",
     }

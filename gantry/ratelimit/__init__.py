@@ -1,0 +1,1 @@
+"""How often something may happen, counted where all processes see it."""
