@@ -4,6 +4,7 @@ from django.contrib import admin
 from django.contrib.auth import views as auth_views
 from django.urls import include, path
 
+from gantry.api.app import api
 from gantry.api.recover import recover
 
 urlpatterns = [
@@ -16,4 +17,5 @@ urlpatterns = [
     path("sign-out/", auth_views.LogoutView.as_view(), name="sign_out"),
     path("api/recover", recover, name="recover"),
     path("", include("gantry.chat.urls")),
+    path("", api.urls),
 ]

@@ -1,1 +1,1 @@
-"""Endpoints for programs: JSON in, JSON out."""
+"""Endpoints for programs: REST, streams and WebSockets. All of it is thin: `models_admin.actions` does the work."""
