@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
-from celery.signals import heartbeat_sent, worker_shutdown
+from celery.signals import heartbeat_sent, worker_init, worker_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gantry.settings")
 
@@ -51,6 +51,14 @@ app.conf.update(
 app.autodiscover_tasks()
 
 
+@worker_init.connect
+def tell_in_background(**_signal: Any) -> None:
+    """A switch does not stand still while pages are told of it."""
+    from gantry import live
+
+    live.send_in_background()
+
+
 @heartbeat_sent.connect
 def note_alive(**_signal: Any) -> None:
     """A sign of life every two seconds, for /readyz."""
@@ -66,6 +74,8 @@ def note_ended(**_signal: Any) -> None:
     """The last sign of a worker that ends in order; one that is killed falls silent."""
     from django.conf import settings
 
+    from gantry import live
     from models_admin import worker_signs
 
+    live.send_in_background().flush(1.0)
     worker_signs.note_ended(settings.HOST_NAME)
