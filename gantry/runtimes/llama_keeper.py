@@ -18,7 +18,7 @@ from gantry.runtimes.exceptions import UnloadFailed
 from gantry.runtimes.llama_instance import InstanceFolder
 from gantry.runtimes.process import ProcessMark, group_of, listens_on, wait_gone
 
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.005  # a ready model waits this long at most before it is seen; a look costs 0.1 ms
 START_SECONDS = 3.0  # for a keeper to write down whom it started
 KILL_SECONDS = 2.0  # for the kernel to take a killed process away; a large one is torn down slowly
 # The keeper's own time: the polite line, SIGTERM, SIGKILL, and the writing down.
@@ -30,12 +30,13 @@ def start_keeper(folder: InstanceFolder, environment: Mapping[str, str]) -> subp
     """The keeper, in a session of its own so that no signal to the worker's group reaches it."""
     with (folder.path / "server.log").open("ab") as log:
         keeper = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-s", llama_shim.__file__, str(folder.path)],
+            [sys.executable, "-S", "-E", "-s", llama_shim.__file__, str(folder.path), *folder.spec["argv"]],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             cwd=folder.path,
-            env=environment,
+            # A router hears of its models by itself, and would take itself for one of another's.
+            env=environment if folder.spec.get("is_router") else {**environment, "LLAMA_SERVER_ROUTER_PORT": "1"},
             start_new_session=True,
         )
     # Collects it when it ends, so that no zombie stays for as long as this worker lives.
@@ -56,8 +57,14 @@ def listens(folder: InstanceFolder) -> bool:
     return child is not None and any(listens_on(mark.pid, folder.spec["port"]) for mark in group_of(child))
 
 
-def end_server(folder: InstanceFolder, starter: subprocess.Popen[bytes] | None = None) -> None:
+def end_server(
+    folder: InstanceFolder, starter: subprocess.Popen[bytes] | None = None, *, is_idle: bool = False
+) -> None:
     """End a server and its keeper, whatever state they are in. Signals go only to processes proven ours.
+
+    Args:
+        is_idle: it is known to do nothing, so it is killed. It writes nothing down at its end; left to itself it gives back
+            its memory piece by piece, which takes longer the larger it is, and the kernel does it at once.
 
     Raises:
         UnloadFailed: something outlived SIGKILL.
@@ -66,6 +73,8 @@ def end_server(folder: InstanceFolder, starter: subprocess.Popen[bytes] | None =
         _wait_started(folder, starter)
     keeper, child = folder.keeper, folder.child
     group = group_of(child) if child else []
+    if is_idle:
+        _send_all(group, signal.SIGKILL)
     if keeper is not None and keeper.is_alive:
         keeper.send(signal.SIGTERM)
         is_gone = wait_gone([keeper, *group], KEEPER_SECONDS)

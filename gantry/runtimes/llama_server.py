@@ -6,6 +6,7 @@ Each server has a keeper (llama_shim.py) that lives on when the worker restarts,
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import subprocess
 import time
@@ -23,7 +24,7 @@ from gantry.runtimes.base import (
     RuntimeHealth,
     Verification,
 )
-from gantry.runtimes.exceptions import LoadCancelled, LoadFailed, RuntimeRefused, VerifyFailed
+from gantry.runtimes.exceptions import LoadCancelled, LoadFailed, RuntimeFault, RuntimeRefused, VerifyFailed
 from gantry.runtimes.llama_binary import BinaryUnusableError, Build, ask_build, find_binary
 from gantry.runtimes.llama_client import Health, LlamaClient
 from gantry.runtimes.llama_ending import READY_STATES, check_file, describe_dead, load_failure
@@ -232,8 +233,14 @@ class LlamaServerRuntime:
         """
         folder = InstanceFolder.of(self._state_dir, instance_id)
         if folder.path.exists():
-            end_server(folder)
+            end_server(folder, is_idle=self._is_idle(folder))
             folder.remove()
+
+    def _is_idle(self, folder: InstanceFolder) -> bool:
+        """Whether it says itself that it is ready and works on nothing."""
+        with contextlib.suppress(RuntimeFault):
+            return folder.last_state in READY_STATES and self.busy_count(folder.instance_id) == 0
+        return False
 
     def forget(self, instance_id: str) -> None:
         """Remove the folder of a dead instance."""

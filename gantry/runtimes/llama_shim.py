@@ -1,28 +1,71 @@
 """The keeper of one llama-server: starts it, holds its stdin, writes down what it says and how it ends.
 
-Run as a script of its own, `python -S -E -s llama_shim.py INSTANCE_DIR`, with the standard library alone,
-so that it starts in milliseconds and stays small. It exists because llama-server tells the progress of a
-load only to a parent that looks like its own router (environment LLAMA_SERVER_ROUTER_PORT and a pipe on
+Run as a script of its own, `python -S -E -s llama_shim.py INSTANCE_DIR COMMAND…`, with the standard library alone,
+so that it starts in milliseconds and stays small; the command gets its environment. It exists because llama-server
+tells the progress of a load only to a parent that looks like its own router (environment LLAMA_SERVER_ROUTER_PORT and a pipe on
 stdin), and ends when that pipe closes. A worker that held the pipe would take its models with it when it
 restarts; the keeper lives on in a session of its own, and if the keeper itself is killed the pipe closes
 and the model ends, so that nothing is left over.
 
-Reads from INSTANCE_DIR: instance.json (argv, env), api_key. Writes there: process.json (who runs, once),
-events.jsonl (the states that llama-server tells), server.log, exit.json (how it ended, once, at the end).
+Reads from INSTANCE_DIR: api_key. Writes there: process.json (who runs, once), events.jsonl (the states that
+llama-server tells), server.log, exit.json (how it ended, once, at the end).
 SIGTERM makes it end llama-server and then itself.
 """
 # pathlib would make the start slower by a third, and these files stay open for life.
-# ruff: noqa: PTH105, PTH118, PTH123, SIM115
+# ruff: noqa: PTH105, PTH118, PTH123, SIM115, E402
 
 from __future__ import annotations
 
+import os
+import sys
+
+
+class Start:
+    """The server, just started in a process group of its own, and our ends of its pipes. Needs `os` alone."""
+
+    def __init__(self, folder: str, argv: list[str]) -> None:
+        """Start it; `failure` says why that did not work."""
+        self.argv = argv
+        self.key = read_key(folder)
+        self.pid = 0
+        self.failure: OSError | None = None
+        child_stdin, self.stdin = os.pipe()
+        self.stdout, child_stdout = os.pipe()
+        self.stderr, child_stderr = os.pipe()
+        ends = (child_stdin, child_stdout, child_stderr)
+        try:
+            # LLAMA_API_KEY and not --api-key: every local user can read the arguments of a process.
+            self.pid = os.posix_spawn(
+                argv[0],
+                argv,
+                {**os.environ, "LLAMA_API_KEY": self.key},
+                file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(ends)],
+                setpgroup=0,
+                setsigmask=(),  # the worker's mask is undone, and its ignored signals too
+                setsigdef=range(1, 32),
+            )
+        except OSError as exc:
+            self.failure = exc
+        for end in ends:
+            os.close(end)
+
+
+def read_key(folder: str) -> str:
+    """The key that the server is to ask for."""
+    with open(os.path.join(folder, "api_key"), encoding="ascii") as file:
+        return file.read().strip()
+
+
+started: Start | None = None
+if __name__ == "__main__":
+    os.umask(0o077)
+    started = Start(sys.argv[1], sys.argv[2:])
+
+# After the start: these take longer to import than the interpreter to come up, and the server needs none of them.
 import contextlib
 import json
-import os
 import selectors
 import signal
-import subprocess
-import sys
 import time
 
 STATE_PREFIX = b"cmd_child_to_router:state:"  # llama.cpp tools/server/server-models.cpp, builds 10068 to 11434
@@ -119,14 +162,13 @@ class Lines:
 class Keeper:
     """One llama-server from start to end."""
 
-    def __init__(self, folder: str) -> None:
+    def __init__(self, folder: str, child: Start) -> None:
         self.folder = folder
-        with open(self.at("instance.json"), encoding="utf-8") as file:
-            self.spec = json.load(file)
-        with open(self.at("api_key"), encoding="ascii") as file:
-            self.key = file.read().strip()
-        self.log = Log(self.at("server.log"), self.key)
-        self.stdin: int | None = None  # our end of the server's
+        self.child = child
+        self.log = Log(self.at("server.log"), child.key)
+        self.stdin: int | None = child.stdin
+        self.states = Lines(child.stdout, self.log, self.at("events.jsonl"))
+        self.errors = Lines(child.stderr, self.log)
         self.is_asked = False  # to end the server
         self.pressed_at = 0.0  # when the last step to end it was taken, on the monotonic clock
         # What is still to come: (seconds after the step before, signal).
@@ -141,29 +183,25 @@ class Keeper:
         return os.path.join(self.folder, name)
 
     def run(self) -> None:
-        """Start, follow, write down the end."""
-        wakeup = self.catch_signals()
-        try:
-            self.child = self.start()
-        except OSError as exc:
-            self.log.write(f"gantry: cannot start {self.spec['argv'][0]}: {exc.strerror}\n".encode())
-            self.write_exit(errno=exc.errno)
+        """Follow it, write down the end."""
+        failure = self.child.failure
+        if failure is not None:
+            self.log.write(f"gantry: cannot start {self.child.argv[0]}: {failure.strerror}\n".encode())
+            self.write_exit(errno=failure.errno)
             return
+        wakeup = self.catch_signals()
         try:
             self.write_process()
         except OSError:  # whoever wanted it has taken its folder away meanwhile: nobody would ever find it
             self.end_leftovers()
-            self.child.wait()
+            os.waitpid(self.child.pid, 0)
             return
         self.follow(wakeup)
         self.end_leftovers()
-        self.write_exit(self.child.wait())
+        self.write_exit(os.waitstatus_to_exitcode(os.waitpid(self.child.pid, 0)[1]))
 
     def catch_signals(self) -> int:
-        """Let signals wake the loop through a pipe; gives its reading end.
-
-        The worker's mask is undone. Its ignored signals too: caught ones are set back to normal for the child.
-        """
+        """Let signals wake the loop through a pipe; gives its reading end. The worker's mask is undone."""
         reader, writer = os.pipe()
         os.set_blocking(reader, False)
         os.set_blocking(writer, False)
@@ -172,30 +210,6 @@ class Keeper:
             signal.signal(number, lambda *_: None)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])
         return reader
-
-    def start(self) -> subprocess.Popen[bytes]:
-        """The server, in a process group of its own."""
-        # LLAMA_API_KEY and not --api-key: every local user can read the arguments of a process.
-        env = {**self.spec["env"], "LLAMA_API_KEY": self.key}
-        if not self.spec.get("is_router"):  # a router hears of its models by itself, and would take itself for one
-            env["LLAMA_SERVER_ROUTER_PORT"] = "1"
-        child_stdin, self.stdin = os.pipe()
-        stdout, child_stdout = os.pipe()
-        stderr, child_stderr = os.pipe()
-        child = subprocess.Popen(
-            self.spec["argv"],
-            stdin=child_stdin,
-            stdout=child_stdout,
-            stderr=child_stderr,
-            env=env,
-            cwd=self.folder,
-            process_group=0,
-        )
-        for fd in (child_stdin, child_stdout, child_stderr):
-            os.close(fd)
-        self.states = Lines(stdout, self.log, self.at("events.jsonl"))
-        self.errors = Lines(stderr, self.log)
-        return child
 
     def write_process(self) -> None:
         """Who runs, so that any later worker can find and prove them."""
@@ -289,6 +303,11 @@ class Keeper:
             os.killpg(self.child.pid, number)
 
 
-if __name__ == "__main__":
-    os.umask(0o077)
-    Keeper(sys.argv[1]).run()
+if started is not None:
+    try:
+        keeper = Keeper(sys.argv[1], started)
+    except OSError:  # its folder is gone already: nobody would ever find the server
+        if started.pid:
+            os.killpg(started.pid, signal.SIGKILL)
+        raise
+    keeper.run()

@@ -16,7 +16,7 @@ import psutil
 
 from gantry.runtimes.llama_shim import read_boot_id, read_start
 
-POLL_SECONDS = 0.01
+POLL_SECONDS = 0.003
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,8 @@ def mark_from(record: Mapping[str, Any], name: str) -> ProcessMark | None:
 
 def group_of(leader: ProcessMark) -> list[ProcessMark]:
     """All processes in the group that `leader` leads, itself included; empty when it is gone."""
-    members = [mark for mark in map(_mark, _pids()) if mark is not None and _group(mark.pid) == leader.pid]
+    # The group first: that is one system call, while a mark is a file to read, and most processes are somebody else's.
+    members = [mark for pid in _pids() if _group(pid) == leader.pid and (mark := _mark(pid)) is not None]
     # Alive after the look: then the group was its own during the look.
     return members if leader.is_alive else []
 
@@ -107,7 +108,7 @@ def wait_gone(marks: Iterable[ProcessMark], seconds: float) -> bool:
 
 
 def _pids() -> list[int]:
-    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 - a Path for each takes longer
 
 
 def _mark(pid: int) -> ProcessMark | None:

@@ -24,8 +24,10 @@ class Kept:
     def __init__(self, folder: Path, argv: list[str], shim: Path) -> None:
         self.folder = folder
         (folder / "api_key").write_text(KEY)
-        (folder / "instance.json").write_text(json.dumps({"argv": argv, "env": {"PATH": "/usr/bin:/bin"}}))
-        self.process = subprocess.Popen([sys.executable, "-S", "-E", "-s", str(shim), str(folder)])
+        command = [sys.executable, "-S", "-E", "-s", str(shim), str(folder), *argv]
+        self.process = subprocess.Popen(
+            command, cwd=folder, env={"PATH": "/usr/bin:/bin", "LLAMA_SERVER_ROUTER_PORT": "1"}
+        )
 
     def text(self, name: str) -> str:
         path = self.folder / name
