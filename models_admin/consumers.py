@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Hashable
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 from urllib.parse import parse_qs
 
+import structlog
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
 from django.contrib.auth import get_user_model
@@ -15,7 +18,7 @@ from django.contrib.auth.models import User
 from typing_extensions import override
 
 from gantry import live
-from gantry.live import JobSnapshot, JobUpdated, MemoryChanged, ModelsChanged
+from gantry.live import JobSnapshot, JobUpdated, ModelsChanged
 from gantry.once import Once
 from gantry.planning.states import JobState
 from models_admin import overview, rendering
@@ -23,18 +26,62 @@ from models_admin.actor import Actor
 from models_admin.audience import Audience
 
 REFUSED = 4403
+TRY_AGAIN = 1011
 _RIGHTS_SECONDS = 30.0  # how long somebody whose rights were taken away may still see updates
 
+log = structlog.get_logger(__name__)
+
 _parts: Once[str] = Once()  # by part, event and audience: rendered once in this process, however many look
+
+
+@dataclass
+class _News:
+    """What a page has not been told yet: of each thing the latest, for whatever is sent shows all of it.
+
+    Events come in bursts, and rendering takes longer than an event. A page that was sent each of them would be told last of what
+    matters most, the end.
+    """
+
+    jobs: dict[int, JobUpdated] = field(default_factory=dict)
+    model_ids: set[str] | None = None  # None: no news; empty: all of them
+    models_event: str = ""
+    memory_event: str = ""
+
+    def add(self, message: Any, job_id: int | None) -> bool:
+        """Note a live event (gantry.live); False for any other message. With `job_id`, only what is about that job counts."""
+        match message["type"]:
+            case "job_updated":
+                if job_id in {None, message["job"]["id"]}:
+                    self.jobs[message["job"]["id"]] = message
+            case "models_changed":
+                if job_id is None:
+                    self._add_models(message)
+            case "memory_changed":
+                if job_id is None:
+                    self.memory_event = message["event_id"]
+            case _:
+                return False
+        return True
+
+    def _add_models(self, message: ModelsChanged) -> None:
+        is_all = not message["model_ids"] or self.model_ids == set()
+        self.model_ids = set() if is_all else {*(self.model_ids or ()), *message["model_ids"]}
+        self.models_event = self.memory_event = message["event_id"]  # with the models go the memory bar's names
 
 
 class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels ships no types
     """One open page of one member of staff. With `?job=17` it tells of that job's page only."""
 
     actor: Actor
-    job_id: int | None
+    job_id: int | None = None
     sees_audit: bool
     checked_at: float
+    telling: asyncio.Task[None] | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Made by channels for each connection."""
+        super().__init__(*args, **kwargs)
+        self.news, self.has_news = _News(), asyncio.Event()
 
     @override
     async def connect(self) -> None:
@@ -49,36 +96,60 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
         await self.channel_layer.group_add(live.STATUS_GROUP, self.channel_name)
         await self.accept()
         await self._send_present()
+        self.telling = asyncio.create_task(self._tell())
 
     @override
     async def disconnect(self, code: int) -> None:
         """Leave the group."""
+        if self.telling is not None:
+            self.telling.cancel()
         await self.channel_layer.group_discard(live.STATUS_GROUP, self.channel_name)
 
-    async def job_updated(self, message: JobUpdated) -> None:
-        """A job changed."""
-        job, event = message["job"], message["event_id"]
-        if not await self._still_may_watch():
-            return
+    @override
+    async def dispatch(self, message: Any) -> None:
+        """Note what has happened, and leave everything else to channels.
+
+        Channels looks after database connections before each message, in the one thread in which pages are rendered: news would wait
+        there for what is being rendered, and none could overtake another.
+        """
+        if not self.news.add(message, self.job_id):
+            await super().dispatch(message)
+        else:
+            self.has_news.set()
+
+    async def _tell(self) -> None:
+        """Send what is new for as long as the page is open. When that fails, it is told to connect again."""
+        try:
+            while True:
+                await self.has_news.wait()
+                self.has_news.clear()
+                news, self.news = self.news, _News()
+                if not await self._still_may_watch():
+                    return
+                await self._send_news(news)
+        except asyncio.CancelledError:
+            raise
+        except Exception:
+            log.exception("page_not_told")
+            with contextlib.suppress(Exception):  # it may be gone already
+                await self.close(TRY_AGAIN)
+
+    async def _send_news(self, news: _News) -> None:
+        for message in news.jobs.values():
+            await self._send_job(message["job"], message["event_id"])
+        if (ids := news.model_ids) is not None:
+            audience = Audience.of(self.actor, None)
+            wanted = sorted(ids)
+            await self._send(("rows", news.models_event, *wanted, audience), lambda: _rows(wanted, audience))
+        if news.memory_event:
+            await self._send(("memory", news.memory_event), _memory)
+
+    async def _send_job(self, job: JobSnapshot, event: str) -> None:
         if self.job_id is not None:
-            if job["id"] == self.job_id:
-                await self._send_story(job, event)
+            await self._send_story(job, event)
             return
         audience = Audience.of(self.actor, job)
         await self._send(("panel", event, audience), lambda: _panel(job, audience))
-
-    async def models_changed(self, message: ModelsChanged) -> None:
-        """Models changed state; with them the memory bar's names."""
-        if self.job_id is not None or not await self._still_may_watch():
-            return
-        audience, ids, event = Audience.of(self.actor, None), message["model_ids"], message["event_id"]
-        await self._send(("rows", event, audience), lambda: _rows(ids, audience))
-        await self._send(("memory", event), _memory)
-
-    async def memory_changed(self, message: MemoryChanged) -> None:
-        """A memory reading or a runtime's health changed."""
-        if self.job_id is None and await self._still_may_watch():
-            await self._send(("memory", message["event_id"]), _memory)
 
     async def _send(self, key: Hashable, make: Callable[[], str]) -> None:
         await self.send(text_data=await _parts.get(key, database_sync_to_async(make)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import Any
 
 import pytest
@@ -229,3 +230,34 @@ async def test_who_signs_out_gets_no_more(admin_person: User, monkeypatch: pytes
     await publish({"type": "memory_changed", "event_id": "e-9"})
 
     assert await connection.receive_output() == {"type": "websocket.close", "code": consumers.REFUSED}
+
+
+async def test_page_that_falls_behind_is_told_the_end_and_not_all_that_came_before(
+    admin_person: User, other: ModelDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await sync_to_async(loading_job)(other, admin_person)
+    present = await sync_to_async(job_snapshot)(job)
+    connection = await opened(admin_person)
+    for _ in range(2):
+        await connection.receive_from()
+    is_rendering, go_on = threading.Event(), threading.Event()
+    render = rendering.render_job_update
+
+    def slowly(snapshot: JobSnapshot, audience: Audience) -> str:
+        is_rendering.set()
+        assert go_on.wait(10)
+        return render(snapshot, audience)
+
+    monkeypatch.setattr(rendering, "render_job_update", slowly)
+    for percent in range(10, 60):
+        snapshot = {**present, "percent": percent}
+        await publish({"type": "job_updated", "job": snapshot, "event_id": f"behind-{percent}"})
+        assert await asyncio.to_thread(is_rendering.wait, 10)
+    go_on.set()
+
+    panels = [await connection.receive_from()]
+    while "59 %" not in panels[-1]:
+        panels.append(await connection.receive_from())
+    assert "10 %" in panels[0]
+    assert len(panels) <= 3
+    await connection.disconnect()
