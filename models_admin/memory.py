@@ -16,7 +16,6 @@ from gantry.hardware.base import DeviceReading, MemoryReading, MemorySource, Mem
 from gantry.hardware.select import select_memory
 from gantry.planning.types import DeviceMemory, MemoryBudget
 from models_admin.models import MemoryPool, ModelInstance
-from models_admin.step_times import StepTimes
 
 log = structlog.get_logger(__name__)
 
@@ -78,7 +77,6 @@ def budget_now(pool: MemoryPool) -> MemoryBudget:
             DeviceMemory(device.device_id, device.name, device.total_bytes, device.free_bytes)
             for device in reading.devices
         ),
-        free_seconds=StepTimes.of_hosts([pool.host]).free_seconds(pool.host),
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 from gantry.planning.eviction import EvictionStrategy
@@ -21,7 +21,6 @@ from gantry.planning.types import DeviceMemory, LoadedModel, MemoryBudget, Switc
 from gantry.runtimes.registry import capabilities_of
 from models_admin import specs
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchPolicy
-from models_admin.step_times import StepTimes
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +49,25 @@ def make_plan(wish: Wish, budget: MemoryBudget | None = None) -> SwitchPlan:
         DoesNotFit: no allowed set of evictions makes room.
         DeviceUnknown: the model names a device that the pool does not have.
     """
-    loaded = loaded_models(wish.pool, unpinned=wish.unpinned)
-    budget = budget or budget_of(wish.pool)
-    if wish.kind == JobKind.UNLOAD_ALL or wish.target is None:
+    rows = _loaded_rows(wish.pool)
+    target = specs.with_context(wish.target, wish.context) if wish.target else None
+    # One look into the ledgers for all of them. The target as it is to be loaded stands for the target as it is held.
+    models = {row.model_id: row.model for row in rows} | ({target.pk: target} if target else {})
+    known = specs.expected_of(models.values(), wish.pool.host)
+    loaded = _loaded(rows, known, wish.pool.host, wish.unpinned)
+    budget = replace(budget or budget_of(wish.pool), free_seconds=known.times.free_seconds(wish.pool.host))
+    if wish.kind == JobKind.UNLOAD_ALL or target is None:
         return plan_unload_all(loaded, budget)
-    own = next((model for model in loaded if model.model_id == wish.target.model_id), None)
+    own = next((model for model in loaded if model.model_id == target.model_id), None)
     if wish.kind == JobKind.UNLOAD:
         # None: its process has ended by itself. What is left is the record, which every job clears before it plans.
         return plan_unload(own, budget) if own else empty_plan(wish)
-    spec = specs.spec_for(specs.with_context(wish.target, wish.context), wish.pool.host)
+    spec = known.specs[target.pk]
     if wish.kind == JobKind.RESTART or (own and _is_loaded_otherwise(wish)):
         return plan_restart(spec, own, budget)
     if wish.kind == JobKind.PRELOAD:
         return plan_preload(spec, loaded, budget)
-    must_go = same_server(wish.target)
+    must_go = same_server(target)
     return plan_switch(spec, loaded, budget, policy=plan_policy(), kind=wish.kind, must_go=must_go)
 
 
@@ -113,15 +117,21 @@ def plan_policy() -> PlanPolicy:
 
 def loaded_models(pool: MemoryPool, *, unpinned: Collection[str] = ()) -> list[LoadedModel]:
     """What a pool's runtimes hold, oldest load first."""
-    rows = list(
+    rows = _loaded_rows(pool)
+    return _loaded(rows, specs.expected_of((row.model for row in rows), pool.host), pool.host, unpinned)
+
+
+def _loaded_rows(pool: MemoryPool) -> list[ModelInstance]:
+    return list(
         ModelInstance.objects.filter(runtime__pool=pool, state=InstanceState.LOADED)
         .select_related("model__runtime__pool")
         .order_by("created_at", "pk")
     )
-    if not rows:
-        return []
-    expected = specs.specs_for([row.model for row in rows])
-    times = StepTimes.of_hosts([pool.host])
+
+
+def _loaded(
+    rows: Sequence[ModelInstance], known: specs.Expected, host: str, unpinned: Collection[str]
+) -> list[LoadedModel]:
     return [
         LoadedModel(
             instance_id=str(row.instance_id),
@@ -132,8 +142,8 @@ def loaded_models(pool: MemoryPool, *, unpinned: Collection[str] = ()) -> list[L
             is_busy=row.busy_count > 0,
             is_pinned=row.model.is_pinned and row.model.model_id not in unpinned,
             is_active=row.is_active,
-            unload_seconds=times.unload_seconds(pool.host, row.model_id),
-            reload_seconds=expected[row.model_id].load_time.usual_seconds,
+            unload_seconds=known.times.unload_seconds(host, row.model_id),
+            reload_seconds=known.specs[row.model_id].load_time.usual_seconds,
             held_on=row.held_on,
         )
         for row in rows
@@ -150,5 +160,4 @@ def budget_of(pool: MemoryPool) -> MemoryBudget:
             DeviceMemory(device["id"], device["name"], device["total_bytes"], device["free_bytes"])
             for device in pool.devices
         ),
-        free_seconds=StepTimes.of_hosts([pool.host]).free_seconds(pool.host),
     )

@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import median
 from typing import Any
 
@@ -60,9 +60,23 @@ def with_context(model: ModelDefinition, context: int | None) -> ModelDefinition
     return other
 
 
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of some models, as the ledgers tell at one moment."""
+
+    specs: Mapping[int, ModelSpec]  # by primary key
+    times: StepTimes
+
+
+def expected_of(models: Iterable[ModelDefinition], host: str) -> Expected:
+    """What loads of these models on the host take, and how long its other steps do. Three queries, however many models."""
+    models = list(models)
+    return _expected(models, dict.fromkeys((model.pk for model in models), host))
+
+
 def spec_for(model: ModelDefinition, host: str) -> ModelSpec:
     """What a load of the model on the host takes. Three queries, beside those for its runtime and pool if they are not there."""
-    return _specs([model], {model.pk: host})[model.pk]
+    return expected_of([model], host).specs[model.pk]
 
 
 def need_of_context(model: ModelDefinition) -> Callable[[int], int] | None:
@@ -82,37 +96,40 @@ def need_of_context(model: ModelDefinition) -> Callable[[int], int] | None:
     return need
 
 
-def specs_for(models: Iterable[ModelDefinition]) -> dict[int, ModelSpec]:
+def specs_for(models: Iterable[ModelDefinition]) -> Mapping[int, ModelSpec]:
     """What loads of these models take, each on its own host, by primary key. Five queries at most, however many models."""
     models = list(models)
     prefetch_related_objects(models, "runtime__pool")
-    return _specs(models, {model.pk: model.runtime.pool.host for model in models})
+    return _expected(models, {model.pk: model.runtime.pool.host for model in models}).specs
 
 
-def _specs(models: Sequence[ModelDefinition], hosts: Mapping[int, str]) -> dict[int, ModelSpec]:
+def _expected(models: Sequence[ModelDefinition], hosts: Mapping[int, str]) -> Expected:
     hashes = {model.pk: parameters_hash(model) for model in models}
     history = _history(hashes, hosts)
     rates = _rates(set(hosts.values()))
     times = StepTimes.of_hosts(hosts.values())
-    return {
+    specs = {
         model.pk: replace(
             _spec(model, history.get((model.pk, hosts[model.pk]), ()), rates.get(hosts[model.pk])),
             verify_seconds=times.verify_seconds(hosts[model.pk], model.pk),
         )
         for model in models
     }
+    return Expected(specs, times)
 
 
 def _spec(model: ModelDefinition, loads: Sequence[LoadRecord], rate: float | None) -> ModelSpec:
     measured = next((load.held_bytes for load in loads if load.held_bytes > 0), 0)
-    seconds = [load.load_seconds for load in loads if load.load_seconds > 0]
+    timed = [load for load in loads if load.load_seconds > 0]
     return ModelSpec(
         model_id=model.model_id,
         name=model.name,
         need_bytes=estimates.need_from_history(measured) if measured else estimated_bytes(model),
         file_bytes=model.size_bytes,
-        load_time=estimates.load_time_from_history(seconds)
-        if seconds
+        load_time=estimates.load_time_from_history(
+            [load.load_seconds for load in timed], [load.reading_seconds for load in timed]
+        )
+        if timed
         else estimates.load_time_for_size(model.size_bytes, rate or estimates.DEFAULT_LOAD_RATE),
         is_measured=bool(measured),
         devices=tuple(model.devices),
