@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from typing import Any
 
 import structlog
 from celery import current_app
@@ -49,6 +50,7 @@ def reconcile_host(host: str, *, waits: bool = False) -> RecoveryReport | None:
             for row in runtimes.select_related("pool").distinct():
                 _reconcile_safely(row, report)
             memory.refresh_pool(pool)
+            stale_jobs.put_back_owed(pool)
             stale_jobs.resend_waiting(pool)
         crashes.end_pauses()
         catalog.refresh_availability()
@@ -78,7 +80,7 @@ def request_recovery(hosts: Collection[str] = (), *, actor: Actor, token: str = 
     with transaction.atomic():
         audit.write(audit.AuditEvent.RECOVERY, actor=actor, object_text=", ".join(asked) or "no host")
         for host in asked:
-            _send(host, token)
+            send_to_host(host, "models_admin.tasks.reconcile_host", [host, token])
     stale_jobs.end_jobs_of_lost_hosts()
     return asked
 
@@ -104,19 +106,18 @@ def hosts_named(hosts: Collection[str]) -> list[str]:
 
 def _check_may(actor: Actor) -> None:
     is_staff = actor.user is not None and actor.user.is_active and actor.user.is_staff
-    if not (is_staff or actor.may("cancel_any_job")):
+    if not ((is_staff and actor.has_scope("admin")) or actor.may("cancel_any_job")):
         raise NotAllowed("You may not ask for a recovery.", "Ask an administrator.")
 
 
-def _send(host: str, token: str) -> None:
+def send_to_host(host: str, task: str, arguments: Sequence[Any]) -> None:
+    """Send somebody's request to the worker of a host; one that nobody takes in time is forgotten.
+
+    Raises:
+        Unavailable: the broker does not answer.
+    """
     try:
-        current_app.send_task(
-            "models_admin.tasks.reconcile_host",
-            args=[host, token],
-            queue=f"host.{host}",
-            expires=REQUEST_SECONDS,
-            retry=False,
-        )
+        current_app.send_task(task, args=list(arguments), queue=f"host.{host}", expires=REQUEST_SECONDS, retry=False)
     except (OperationalError, OSError) as exc:
         raise Unavailable(
             "The message broker does not answer, so no worker can be asked.",

@@ -38,7 +38,7 @@ def end_jobs_of_lost_hosts() -> list[SwitchJob]:
     """End the jobs, waiting or at work, of hosts whose worker has not been heard of for a minute.
 
     Any worker may ask, and the web: nobody waits for ever for a machine that is gone. When the broker is away nobody can tell.
-    What such a job had unloaded is left to whoever looks at that host when it is back.
+    What such a job had unloaded is put back when that host is back (`put_back_owed`).
     """
     unfinished = SwitchJob.objects.unfinished()
     hosts = sorted(set(unfinished.values_list("pool__host", flat=True)))
@@ -48,6 +48,17 @@ def end_jobs_of_lost_hosts() -> list[SwitchJob]:
         log.warning("hosts_unknown", reason=str(exc))
         return []
     return [job for job in _hopeless(lost) if _end_lost(job)]
+
+
+def put_back_owed(pool: MemoryPool) -> None:
+    """Have what the last job of a pool took away put back, if it was ended while the host was gone. Its own worker asks, so it is back.
+
+    Whoever has asked for something else meanwhile did not want that any more.
+    """
+    last = SwitchJob.objects.filter(pool=pool, started_at__isnull=False).order_by("-id").first()
+    is_owed = last is not None and last.state == JobState.INTERRUPTED and last.superseded_by_id is None
+    if last is not None and is_owed and last.unloaded:
+        job_requests.put_back_after(last)
 
 
 def resend_waiting(pool: MemoryPool) -> None:

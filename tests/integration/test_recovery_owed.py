@@ -180,3 +180,31 @@ def test_look_that_is_under_way_is_not_doubled(small: ModelDefinition, world: Nu
     finally:
         recovery._one_at_a_time.release()
     assert recovery.reconcile_host("local", waits=True) is not None
+
+
+def lost_job(pool: MemoryPool, target: ModelDefinition, *owed: dict[str, object]) -> SwitchJob:
+    """A job that was ended while its host was gone: nobody there could put back what it had unloaded."""
+    started = timezone.now() - timedelta(minutes=5)
+    return dead_job(pool, target, *owed, state=JobState.INTERRUPTED, started_at=started, finished_at=timezone.now())
+
+
+def test_host_that_comes_back_puts_back_what_its_lost_job_had_unloaded(
+    small: ModelDefinition, other: ModelDefinition, pool: MemoryPool, world: NullWorld
+) -> None:
+    lost_job(pool, other, entry(small, was_active=True))
+    make_job(pool, other, state=JobState.INTERRUPTED, finished_at=timezone.now())  # waited behind it, and never began
+    recovery.reconcile_host("local")
+    assert [job.target for job in run_all()] == [small]
+    assert active() == "small"
+    recovery.reconcile_host("local")  # once only
+    assert run_all() == []
+
+
+def test_host_that_comes_back_leaves_what_somebody_has_asked_for_since(
+    small: ModelDefinition, tiny: ModelDefinition, other: ModelDefinition, pool: MemoryPool, world: NullWorld
+) -> None:
+    lost_job(pool, other, entry(small, was_active=True))
+    hold(tiny, world, is_active=True)
+    recovery.reconcile_host("local")
+    assert run_all() == []
+    assert active() == "tiny"
