@@ -170,6 +170,7 @@ class DatabaseEffects:
                 held_bytes=measured,
                 file_bytes=row.model.size_bytes,
                 load_seconds=measure.seconds,
+                reading_seconds=measure.reading_seconds,
                 verify_seconds=measure.verify_seconds,
                 at_quarter_seconds=measure.at_quarter_seconds,
                 expected_seconds=_expected_load(self._job, row.model.model_id),

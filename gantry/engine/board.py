@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gantry.engine.effects import Effects, StepReport
-from gantry.planning.eta import overall_percent, remaining_seconds
+from gantry.engine.pace import LoadPace
+from gantry.planning.eta import overall_percent, remaining_seconds, seconds_after_step
 from gantry.planning.states import StepState
 from gantry.planning.types import PlanStep
+from gantry.runtimes.base import LoadProgress
 
 
 class Board:
@@ -38,6 +40,10 @@ class Board:
         """A running step is `fraction` (0 to 1) done."""
         self._say(index, StepState.RUNNING, fraction, text, bytes_done, bytes_total)
 
+    def move_load(self, index: int, pace: LoadPace, text: str, sign: LoadProgress) -> None:
+        """A running load is as far as its pace says."""
+        self._say(index, StepState.RUNNING, pace.fraction, text, sign.bytes_done, sign.bytes_total, pace)
+
     def end(self, index: int, state: StepState, text: str) -> None:
         """A step ended."""
         if state == StepState.DONE:
@@ -57,9 +63,9 @@ class Board:
         text: str,
         bytes_done: int | None = None,
         bytes_total: int | None = None,
+        pace: LoadPace | None = None,
     ) -> None:
         expected = [step.expected_seconds for step in self._steps]
-        elapsed = self._effects.monotonic() - self._started_at
         if state in {StepState.RUNNING, StepState.DONE}:
             self._percent = max(self._percent, overall_percent(expected, index, fraction))
         self._effects.report(
@@ -68,9 +74,18 @@ class Board:
                 state=state,
                 fraction=fraction,
                 percent=self._percent,
-                eta_seconds=remaining_seconds(expected, index, fraction, elapsed),
+                eta_seconds=self._seconds_left(expected, index, fraction, pace),
                 text=text,
                 bytes_done=bytes_done,
                 bytes_total=bytes_total,
             )
         )
+
+    def _seconds_left(
+        self, expected: Sequence[float], index: int, fraction: float, pace: LoadPace | None
+    ) -> float | None:
+        if pace is None:
+            return remaining_seconds(expected, index, fraction, self._effects.monotonic() - self._started_at)
+        if pace.seconds_left is None:
+            return None
+        return pace.seconds_left + seconds_after_step(expected, index)

@@ -33,6 +33,7 @@ class LoadMeasure:
     verify_seconds: float  # after that, until its first token
     # What the whole load was foretold to take (gone by and left together) when its fraction first reached a quarter.
     at_quarter_seconds: float | None = None
+    reading_seconds: float | None = None  # of `seconds`, until all was read; None where the runtime tells no bytes
 
 
 class Effects(Protocol):

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from gantry.engine.effects import LoadMeasure
+from gantry.engine.pace import LoadPace
 from gantry.engine.waiting import POLL_SECONDS, Aside, StallWatch, wait_for_free
 from gantry.engine.words import answers, duration, gigabytes
 from gantry.engine.work import Fresh, Work
-from gantry.planning.eta import LIVE_RATE_FROM, remaining_seconds
 from gantry.planning.states import DrainAction, ErrorCode, JobState, StepKind, StepState
-from gantry.planning.types import PlanStep
+from gantry.planning.types import PlanStep, TimeRange
 from gantry.runtimes.base import LoadProgress, LoadRequest, LoadStage, RunningInstance, Verification
 from gantry.runtimes.exceptions import LoadCancelled, LoadFailed, RuntimeFault
 from gantry.runtimes.fleet import find_instance
@@ -214,23 +214,29 @@ class Steps:
             work.free_before_load = work.free_bytes(work.plan.devices)
         request = work.effects.load_request(step.model_id)
         work.effects.instance_loading(request)
-        pace = _Pace(step.expected_seconds, work.effects.monotonic())
+        pace = LoadPace(self._usual(step), work.effects.monotonic())
         self._follow(index, step, request, pace)
         seconds = work.effects.monotonic() - pace.began_at
-        work.fresh = Fresh(step, request.instance_id, seconds, pace.at_quarter_seconds)
+        work.fresh = Fresh(step, request.instance_id, seconds, pace.at_quarter_seconds, pace.reading_seconds)
         work.find(request.instance_id)
         work.board.end(index, StepState.DONE, f"{step.model_name} is loaded")
 
-    def _follow(self, index: int, step: PlanStep, request: LoadRequest, pace: _Pace) -> None:
+    def _usual(self, step: PlanStep) -> TimeRange:
+        """What loads of its model have taken: the plan knows that of its target; of what is put back, the seconds alone."""
+        plan, seconds = self._work.plan, step.expected_seconds
+        if step.model_id == plan.target_id:
+            return replace(plan.load_time, usual_seconds=seconds)
+        return TimeRange(seconds, seconds, seconds, 0)
+
+    def _follow(self, index: int, step: PlanStep, request: LoadRequest, pace: LoadPace) -> None:
         """From the request until the runtime says that it is ready; what does not become ready leaves nothing behind."""
         work = self._work
         watch = StallWatch(work.effects, work.limits)
         try:
             for sign in work.runtime.load(request, lambda: watch.is_over or work.is_over()):
                 watch.see(sign)
-                pace.see(sign.fraction or 0.0, work.effects.monotonic())
-                fraction = sign.fraction or 0.0
-                work.board.move(index, fraction, _load_text(step, sign), sign.bytes_done, sign.bytes_total)
+                pace.see(sign, work.effects.monotonic())
+                work.board.move_load(index, pace, _load_text(step, sign), sign)
         except LoadCancelled as exc:
             work.effects.instance_gone(request.instance_id)
             if watch.over_code:
@@ -249,22 +255,23 @@ class Steps:
         work, fresh = self._work, self._work.fresh
         if fresh is None:
             raise LoadFailed(f"{step.model_name} vanished before it could be tried.")
+        began_at = work.effects.monotonic()
+        # Asked before it is told that it is being asked: a token takes about as long as writing that down.
+        trial: Aside[Verification] = Aside(lambda: work.runtime.verify(fresh.instance_id), "verify")
         work.effects.enter(JobState.WARMING, f"Trying {step.model_name}")
         work.board.start(index, f"Asking {step.model_name} for a first token")
-        began_at = work.effects.monotonic()
-        self._try_out(fresh)
-        measure = LoadMeasure(fresh.seconds, work.effects.monotonic() - began_at, fresh.at_quarter_seconds)
+        self._wait_for(trial)
+        verify_seconds = work.effects.monotonic() - began_at
+        measure = LoadMeasure(fresh.seconds, verify_seconds, fresh.at_quarter_seconds, fresh.reading_seconds)
         # Looked up again: what it holds is known only now that it has worked.
         work.effects.instance_loaded(work.find(fresh.instance_id), measure)
         work.fresh = replace(fresh, is_verified=True)
         work.board.end(index, StepState.DONE, f"{step.model_name} answers")
 
-    def _try_out(self, fresh: Fresh) -> None:
+    def _wait_for(self, trial: Aside[Verification]) -> None:
         """A first token may take a minute, a cancel must not: whoever cancels leaves, and the model is dropped under the call."""
-        work = self._work
-        trial: Aside[Verification] = Aside(lambda: work.runtime.verify(fresh.instance_id), "verify")
         while not trial.is_done(POLL_SECONDS):
-            work.check_over()
+            self._work.check_over()
         trial.result()
 
     # Calling
@@ -286,25 +293,6 @@ class Steps:
         if instance is None:
             raise RuntimeFault(f"{step.model_name} is not loaded any more.", code=ErrorCode.CALL_FAILED)
         return instance
-
-
-@dataclass
-class _Pace:
-    """Notes what a load was foretold to take when a quarter of it was done."""
-
-    expected_seconds: float
-    began_at: float
-    at_quarter_seconds: float | None = None
-    is_noted: bool = False
-
-    def see(self, fraction: float, now: float) -> None:
-        """A sign; the first one past the quarter is kept."""
-        if self.is_noted or fraction < LIVE_RATE_FROM:
-            return
-        self.is_noted = True
-        gone = now - self.began_at
-        left = remaining_seconds([self.expected_seconds], 0, fraction, gone)
-        self.at_quarter_seconds = None if left is None else gone + left
 
 
 def slack(size_bytes: int) -> int:

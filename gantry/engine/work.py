@@ -32,6 +32,7 @@ class Fresh:
     instance_id: str
     seconds: float  # the load took
     at_quarter_seconds: float | None
+    reading_seconds: float | None
     is_verified: bool = False  # it could serve, so it has to be taken out of service before it goes
 
 

@@ -12,13 +12,17 @@ from dataclasses import asdict, dataclass, fields
 from statistics import median
 from typing import Any, Self
 
-from gantry.planning.types import TimeRange
+from gantry.planning.types import Reading, TimeRange
 
 MIB = 1024**2
 
 DEFAULT_LOAD_RATE = 400e6  # bytes per second: a plain SSD, nothing in the page cache
 SHORTEST_LOAD_SECONDS = 1.0  # starting the server and reading the vocabulary, however small the model
 UNSURE_FACTOR = 2.0  # a first load may take half or twice what its size says
+SPREAD_OF_ONE = 0.5  # of the usual seconds: how far the next load may be off after one; after n, an nth of it
+SMALLEST_SPREAD = 0.1  # of the usual seconds: ten loads that happened to be alike promise nothing better
+DEVIATIONS = 1.4826  # standard deviations in a median absolute deviation, of what is normally distributed
+READING_SHARES = (0.02, 0.98)  # there is always something to be read, and something to be done afterwards
 
 PROCESS_BYTES_RAM = 24 * MIB  # program and libraries of one llama-server
 WORD_BYTES = 100  # RAM for each word of the vocabulary, in both directions
@@ -169,15 +173,37 @@ def load_time_for_size(file_bytes: int, rate: float = DEFAULT_LOAD_RATE) -> Time
     return TimeRange(usual, usual / UNSURE_FACTOR, usual * UNSURE_FACTOR, 0)
 
 
-def load_time_from_history(seconds: Sequence[float]) -> TimeRange:
-    """What a load should take, from how long earlier loads of the same model took: median and range.
+def load_time_from_history(seconds: Sequence[float], reading_seconds: Sequence[float | None] = ()) -> TimeRange:
+    """What a load should take, from how long earlier loads of the same model took: median, range and how far they differ.
+
+    Args:
+        seconds: of each load.
+        reading_seconds: of each load, in the same order: until its file was read; None where that was not seen.
 
     Raises:
         ValueError: there are none.
     """
     if not seconds:
         raise ValueError("no earlier loads")
-    return TimeRange(median(seconds), min(seconds), max(seconds), len(seconds))
+    seen = [(read, whole) for read, whole in zip(reading_seconds, seconds, strict=False) if read is not None and whole]
+    return TimeRange(
+        median(seconds), min(seconds), max(seconds), len(seconds), _spread(seconds), _reading(seen) if seen else None
+    )
+
+
+def _spread(seconds: Sequence[float]) -> float:
+    usual = median(seconds)
+    seen = DEVIATIONS * median(abs(one - usual) for one in seconds)
+    return max(seen, usual * SMALLEST_SPREAD, usual * SPREAD_OF_ONE / len(seconds))
+
+
+def _reading(loads: Sequence[tuple[float, float]]) -> Reading:
+    """From the seconds of each load: until its file was read, and in all."""
+    least, most = READING_SHARES
+    return Reading(
+        share=min(most, max(least, median(read / whole for read, whole in loads))),
+        seconds_after=max(0.0, median(whole - read for read, whole in loads)),
+    )
 
 
 def _weight_bytes(facts: ModelFacts, settings: LoadSettings, *, is_ram: bool) -> int:

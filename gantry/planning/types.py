@@ -10,6 +10,14 @@ from gantry.planning.states import JobKind, LoadOrder, StepKind
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """How past loads of one model were divided into reading its file and what comes after: a context, a warm-up."""
+
+    share: float  # of the whole load, above 0 and below 1
+    seconds_after: float
+
+
+@dataclass(frozen=True, slots=True)
 class TimeRange:
     """Expected seconds: the usual figure and the range seen before."""
 
@@ -17,6 +25,8 @@ class TimeRange:
     low_seconds: float
     high_seconds: float
     samples: int  # how many past loads stand behind it; 0 means worked out from the size
+    spread_seconds: float | None = None  # a load is usually off the usual figure by so much; None: nobody knows
+    reading: Reading | None = None  # how the time was divided; None: not seen yet
 
 
 @dataclass(frozen=True, slots=True)

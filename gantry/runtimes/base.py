@@ -78,6 +78,13 @@ class LoadProgress:
     bytes_total: int | None = None
     detail: str = ""
 
+    @property
+    def read_fraction(self) -> float | None:
+        """How much of what has to be read is read, 0 to 1; None where no bytes are told."""
+        if self.bytes_done is None or not self.bytes_total:
+            return None
+        return min(1.0, max(0.0, self.bytes_done / self.bytes_total))
+
 
 @dataclass(frozen=True, slots=True)
 class RunningInstance:

@@ -15,6 +15,9 @@ class LoadRecord(models.Model):
     held_bytes = models.BigIntegerField(help_text="Measured once it was ready.")
     file_bytes = models.BigIntegerField()
     load_seconds = models.FloatField()
+    reading_seconds = models.FloatField(
+        null=True, help_text="Of the load, until all was read; empty where the runtime tells no bytes."
+    )
     expected_seconds = models.FloatField(help_text="What was foretold for the load.")
     verify_seconds = models.FloatField(null=True, help_text="Until its first token, once it was loaded.")
     at_quarter_seconds = models.FloatField(

@@ -115,3 +115,14 @@ def test_many_specs_take_as_many_queries_as_one(runtime: Runtime, django_assert_
     with django_assert_num_queries(5):
         catalog.specs_for(bare)
     assert catalog.specs_for([]) == {}
+
+
+def test_share_of_reading_is_learned_from_loads_with_the_same_parameters(model: ModelDefinition) -> None:
+    add_load(model, 10.0, reading_seconds=6.0)
+    add_load(model, 20.0, reading_seconds=14.0)
+    add_load(model, 10.0)  # as the loads before anybody looked
+    add_load(model, 10.0, reading_seconds=1.0, parameters_hash="other")
+    reading = catalog.spec_for(model, "local").load_time.reading
+    assert reading is not None
+    assert reading.share == pytest.approx(0.65)
+    assert reading.seconds_after == 5

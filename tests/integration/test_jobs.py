@@ -40,7 +40,10 @@ def test_switch_ends_with_the_model_active_and_everything_written_down(
     assert (job.state, job.percent, job.error_code) == (JobState.SUCCEEDED, 100.0, "")
     assert active() == "small"
     assert [step["state"] for step in job.steps] == ["done", "done"]
-    assert LoadRecord.objects.get().held_bytes == 600_000_000
+    load = LoadRecord.objects.get()
+    assert load.held_bytes == 600_000_000
+    assert load.reading_seconds is not None
+    assert 0 < load.reading_seconds <= load.load_seconds
     events = list(job.events.all())
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert [entry.event for entry in AuditEntry.objects.order_by("id")] == [

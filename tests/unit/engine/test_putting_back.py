@@ -170,7 +170,7 @@ def test_default_model_that_fails_too_is_told(bench: Bench) -> None:
     lose_everything(bench)
     bench.world.failures["default"] = Failure(ErrorCode.FILE_DAMAGED)
     bench.fallback = "default"
-    assert bench.run().aftermath.endswith("Default, the default model, could not be loaded either (file damaged).")
+    assert bench.run().aftermath.endswith("Default, the default model, could not be loaded either (files damaged).")
     assert (bench.held, bench.effects.active) == ([], "")
 
 

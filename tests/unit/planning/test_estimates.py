@@ -161,3 +161,29 @@ def test_load_time_from_history_is_the_median_with_its_range() -> None:
     assert (time.usual_seconds, time.low_seconds, time.high_seconds, time.samples) == (4, 3, 9, 3)
     with pytest.raises(ValueError, match="no earlier loads"):
         load_time_from_history([])
+
+
+def test_share_of_reading_is_learned_from_the_loads_that_saw_it() -> None:
+    reading = load_time_from_history([10.0, 10.0, 20.0, 99.0], [6.0, 5.0, 14.0, None]).reading
+    assert reading is not None
+    assert (reading.share, reading.seconds_after) == (0.6, 5.0)
+
+
+def test_nothing_is_learned_of_reading_that_nobody_saw() -> None:
+    assert load_time_from_history([9.0, 3.0]).reading is None
+    assert load_time_from_history([9.0, 3.0], [None, None]).reading is None
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 1e6), st.floats(0, 1)), min_size=1, max_size=12))
+def test_learned_share_leaves_room_for_what_comes_before_and_after(loads: list[tuple[float, float]]) -> None:
+    time = load_time_from_history([took for took, _ in loads], [took * part for took, part in loads])
+    assert time.reading is not None
+    assert 0 < time.reading.share < 1
+    assert time.reading.seconds_after >= 0
+
+
+def test_loads_are_taken_to_differ_until_several_were_alike() -> None:
+    assert load_time_from_history([4.0]).spread_seconds == 2
+    assert load_time_from_history([4.0, 4.0]).spread_seconds == 1
+    assert load_time_from_history([4.0] * 10).spread_seconds == pytest.approx(0.4)
+    assert load_time_from_history([2.0, 4.0, 6.0]).spread_seconds == pytest.approx(2 * 1.4826)

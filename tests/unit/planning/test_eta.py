@@ -4,7 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gantry.planning.eta import LIVE_RATE_FROM, overall_percent, remaining_seconds
+from gantry.planning.eta import (
+    LIVE_RATE_FROM,
+    LoadSign,
+    load_fraction,
+    load_seconds_left,
+    overall_percent,
+    remaining_seconds,
+)
+from gantry.planning.types import Reading, TimeRange
 
 seconds = st.floats(0, 1e6)
 plans = st.lists(seconds, min_size=1, max_size=8)
@@ -60,3 +68,79 @@ def test_remaining_is_never_negative(expected: list[float], index: int, fraction
     assert left is None or left >= 0
     if fraction > LIVE_RATE_FROM and elapsed > 0:
         assert left is not None
+
+
+# Loads
+
+UNSEEN = TimeRange(10.0, 5.0, 20.0, 0)
+ALIKE = TimeRange(10.0, 9.5, 10.5, 10, 1.0, Reading(0.8, 2.0))
+UNALIKE = TimeRange(10.0, 3.0, 40.0, 10, 10.0, Reading(0.8, 2.0))
+
+parts = st.none() | st.builds(Reading, st.floats(0.02, 0.98), st.floats(0, 1e6))
+usuals = st.builds(TimeRange, seconds, seconds, seconds, st.integers(0, 10), st.none() | seconds, parts)
+signs = st.builds(LoadSign, fractions, st.none() | fractions, seconds, seconds)
+
+
+def reading(read: float, gone: float) -> LoadSign:
+    """So much is read after so long; the runtime's own word is a guess that leaves nothing for later."""
+    return LoadSign(fraction=read, read=read, read_seconds=gone, seconds=gone)
+
+
+def test_reading_counts_by_the_share_that_it_usually_has() -> None:
+    assert load_fraction(ALIKE, reading(0.5, 1.0)) == pytest.approx(0.4)
+    assert load_fraction(ALIKE, reading(1.0, 1.0)) == pytest.approx(0.8)
+
+
+def test_before_a_share_is_known_the_word_of_the_runtime_counts() -> None:
+    assert load_fraction(UNSEEN, reading(0.5, 1.0)) == 0.5
+    assert load_fraction(ALIKE, LoadSign(0.7, None, 1.0, 1.0)) == 0.7
+
+
+def test_pace_of_reading_foretells_a_load_that_may_be_long_or_short() -> None:
+    # A quarter is read in 5 s: 15 s more of reading and the usual 2 s after it, nearly without regard to the usual 10 s.
+    assert load_seconds_left(UNALIKE, reading(0.25, 5.0)) == pytest.approx(17, rel=0.1)
+
+
+def test_pace_hardly_counts_where_loads_are_alike() -> None:
+    # By its pace it would take 18 s in all, but no load ever did.
+    assert load_seconds_left(ALIKE, reading(0.25, 4.0)) == pytest.approx(7, abs=1)
+
+
+def test_usual_figure_that_is_outlasted_counts_no_more() -> None:
+    assert load_seconds_left(ALIKE, reading(0.5, 12.0)) == pytest.approx(12 + 2)
+
+
+def test_all_read_leaves_the_usual_seconds_after() -> None:
+    # Read after 30 s, 0.5 s ago.
+    assert load_seconds_left(UNALIKE, LoadSign(0.9, 1.0, 30.0, 30.5)) == pytest.approx(1.5)
+
+
+def test_whole_loads_count_for_more_than_a_pace_that_knows_nothing_of_the_end() -> None:
+    left = load_seconds_left(UNSEEN, reading(0.25, 1.0))
+    assert left is not None
+    assert 6 < left < 9  # 3 s by its pace, 9 s by what was expected
+    surer = load_seconds_left(TimeRange(10.0, 9.5, 10.5, 5, 1.0), reading(0.25, 1.0))
+    assert surer == pytest.approx(9, abs=0.2)
+
+
+def test_before_a_quarter_is_read_there_is_no_pace() -> None:
+    assert load_seconds_left(UNALIKE, reading(0.2, 8.0)) == pytest.approx(2)
+
+
+def test_load_past_all_that_was_foretold_is_foretold_no_more() -> None:
+    assert load_seconds_left(ALIKE, LoadSign(0.9, 1.0, 8.0, 10.9)) == 0
+    assert load_seconds_left(ALIKE, LoadSign(0.9, 1.0, 8.0, 11.1)) is None
+    assert load_seconds_left(UNSEEN, LoadSign(0.0, None, 0.0, 12.0)) is None
+
+
+@given(usuals, signs)
+def test_time_left_of_a_load_is_never_negative(usual: TimeRange, sign: LoadSign) -> None:
+    left = load_seconds_left(usual, sign)
+    assert left is None or 0 <= left < float("inf")
+
+
+@given(usuals, st.floats(0, 1), st.lists(fractions, min_size=2, max_size=20))
+def test_fraction_of_a_load_never_falls(usual: TimeRange, said: float, reads: list[float]) -> None:
+    done = [load_fraction(usual, LoadSign(said, read, 1.0, 1.0)) for read in sorted(reads)]
+    assert done == sorted(done)
+    assert all(0 <= one <= 1 for one in done)

@@ -41,7 +41,9 @@ def test_meter_starts_reads_and_never_says_done_before_ready(tmp_path: Path) -> 
     reading = meter.read(os.getpid(), [said(0.5)])
     assert (reading.stage, reading.fraction, reading.bytes_done) == (LoadStage.READING, 0.45, 500 * MIB)
     assert meter.read(os.getpid(), [said(0.2)]).fraction == 0.45
+    assert meter.read(os.getpid(), [said(0.2)]).read_fraction == 0.5
     last = meter.read(os.getpid(), [said(1.0)])
+    assert last.read_fraction == 1
     assert (last.stage, last.fraction) == (LoadStage.INITIALISING, 0.9)
     assert (meter.ready().stage, meter.ready().fraction) == (LoadStage.READY, 1.0)
 
