@@ -11,7 +11,7 @@ from typing import Any
 
 from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import RunningInstance
-from gantry.runtimes.chat_client import ChatMessage, ChatTarget, stream_chat
+from gantry.runtimes.chat_client import ChatMessage, ChatTarget, stream_chat, target_for
 from gantry.runtimes.exceptions import LoadCancelled, RuntimeFault
 from models_admin.models import SwitchJob
 
@@ -29,7 +29,7 @@ def make_call(job: SwitchJob, instance: RunningInstance, is_cancelled: Callable[
         RuntimeFault: CALL_FAILED; the text says what the server said.
     """
     sampling = {**(job.target.sampling if job.target else {}), **job.options.get("sampling", {})}
-    target = ChatTarget(instance.base_url, instance.api_key, instance.model_id)
+    target = _server(job, instance)
     messages: list[ChatMessage] = job.options["messages"]
     is_over = threading.Event()
     # The database is asked from this thread: the call's own runs an event loop, where that is not allowed.
@@ -44,6 +44,12 @@ def make_call(job: SwitchJob, instance: RunningInstance, is_cancelled: Callable[
         raise
     except RuntimeFault as exc:
         raise RuntimeFault(f"{instance.model_id} {exc.detail}.", code=ErrorCode.CALL_FAILED) from exc
+
+
+def _server(job: SwitchJob, instance: RunningInstance) -> ChatTarget:
+    if job.target is None:  # its definition was deleted meanwhile
+        return ChatTarget(instance.base_url, instance.api_key, instance.model_id)
+    return target_for(job.target.runtime.kind, instance.base_url, instance.api_key, instance.model_id)
 
 
 async def _ask(

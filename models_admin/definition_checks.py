@@ -16,6 +16,7 @@ from gantry.runtimes.typed_fields import ParameterInvalid, got
 from models_admin.exceptions import InvalidDefinition
 from models_admin.model_files import full_path, is_there, wrong_runtime
 from models_admin.models import Runtime
+from models_admin.runtime_access import takes_devices
 
 
 def validate_definition(values: Mapping[str, Any]) -> None:
@@ -25,7 +26,7 @@ def validate_definition(values: Mapping[str, Any]) -> None:
         InvalidDefinition: carries a (place, message) pair for each error; a place is a field, or "parameters.ctx_size".
     """
     errors = [error for name, check in _CHECKS.items() if name in values for error in check(name, values[name])]
-    errors += _check_parameters(values) + _check_fit(values)
+    errors += _check_parameters(values) + _check_fit(values) + _check_devices(values)
     if errors:
         raise InvalidDefinition("The definition has errors.", errors)
 
@@ -120,6 +121,30 @@ def _check_fit(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     reason = wrong_runtime(runtime.kind, full_path(path))
     return [("runtime", f"cannot load it: what the path names {reason}")] if path and reason else []
 
+
+def _check_devices(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """They are there, and the runtime, where it is given too, can be told to use them."""
+    devices, runtime = values.get("devices"), values.get("runtime")
+    if not devices:
+        return []
+    if not isinstance(devices, list) or not all(isinstance(device, str) for device in devices):
+        return [("devices", f"must be a list of texts {got(devices)}")]
+    if runtime is None:
+        return []
+    if not takes_devices(runtime):
+        return [("devices", _PLACES_ITSELF.get(runtime.kind, "must be empty: this server chooses by itself"))]
+    there = [device["id"] for device in runtime.pool.devices]
+    return [
+        ("devices", f"there is no device {device} on {runtime.pool.host}; there are: {', '.join(there) or 'none'}")
+        for device in devices
+        if device not in there
+    ]
+
+
+_PLACES_ITSELF: Mapping[str, str] = {
+    Runtime.Kind.TABBY: "must be empty: TabbyAPI is told by the parameter gpu_split how much goes on which GPU",
+    Runtime.Kind.LLAMA_ROUTER: "must be empty: whoever runs this router chooses, with `device` in its preset",
+}
 
 # By kind of runtime; every other takes those of llama-server.
 _PARAMETERS: dict[str, Callable[[Any], object]] = {Runtime.Kind.TABBY: tabby_parameters.validate_parameters}

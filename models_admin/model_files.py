@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from django.conf import settings
+from django.db.models import Q
 
 from gantry import live
 from gantry.modelfiles.exceptions import ModelFileInvalid
@@ -19,9 +20,11 @@ from models_admin.models import ModelDefinition, Runtime
 if TYPE_CHECKING:
     from django.db.models import QuerySet
 
-# What each kind of runtime loads from this host's disk. One that is not here keeps its models to itself.
+# What each kind of runtime loads from this host's disk. One that is not here keeps its models to itself, and so does a router
+# that somebody else runs.
 LOADED_FORMS: Mapping[str, Form] = {
     Runtime.Kind.LLAMA_SERVER: Form.FILE,
+    Runtime.Kind.LLAMA_ROUTER: Form.FILE,
     Runtime.Kind.TABBY: Form.FOLDER,
 }
 # Kinds that offer by themselves what they can load: their word counts, until the folder was seen on this host.
@@ -108,6 +111,11 @@ def damage(path: Path) -> str:
     return ""
 
 
+def loads_from_disk(runtime: Runtime) -> bool:
+    """Whether what it loads lies on its host's disk where Gantry can look, too."""
+    return runtime.kind in LOADED_FORMS and not (runtime.kind == Runtime.Kind.LLAMA_ROUTER and runtime.url)
+
+
 def wrong_runtime(kind: str, path: Path) -> str:
     """Why a runtime of this kind cannot load what lies at a path, to go on after "it"; "" when it can, or nobody knows."""
     form, wanted = form_of(path), LOADED_FORMS.get(kind)
@@ -146,9 +154,9 @@ def stamp_of(paths: Iterable[Path]) -> Stamp:
 
 
 def _on_this_host() -> QuerySet[ModelDefinition]:
-    return ModelDefinition.objects.with_runtime().filter(
-        runtime__kind__in=LOADED_FORMS, runtime__pool__host=settings.HOST_NAME
-    )
+    is_elsewhere = Q(runtime__kind=Runtime.Kind.LLAMA_ROUTER) & ~Q(runtime__url="")  # as `loads_from_disk` has it
+    models = ModelDefinition.objects.with_runtime()
+    return models.filter(runtime__kind__in=LOADED_FORMS, runtime__pool__host=settings.HOST_NAME).exclude(is_elsewhere)
 
 
 def is_on_this_host(model: ModelDefinition) -> bool:
@@ -162,7 +170,7 @@ def is_listed_only(model: ModelDefinition) -> bool:
 
 
 def _can_be_looked_at(model: ModelDefinition) -> bool:
-    return model.runtime.kind in LOADED_FORMS and model.runtime.pool.host == settings.HOST_NAME
+    return loads_from_disk(model.runtime) and model.runtime.pool.host == settings.HOST_NAME
 
 
 def _was_seen(model: ModelDefinition) -> bool:

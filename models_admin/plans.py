@@ -21,6 +21,7 @@ from gantry.planning.types import DeviceMemory, LoadedModel, MemoryBudget, Switc
 from gantry.runtimes.registry import capabilities_of
 from models_admin import specs
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchPolicy
+from models_admin.runtime_access import takes_devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,8 @@ def make_plan(wish: Wish, budget: MemoryBudget | None = None) -> SwitchPlan:
         # None: its process has ended by itself. What is left is the record, which every job clears before it plans.
         return plan_unload(own, budget) if own else empty_plan(wish)
     spec = known.specs[target.pk]
+    if not takes_devices(target.runtime):  # its server puts it where it likes: only the whole pool can be planned with
+        spec, budget = replace(spec, devices=()), replace(budget, devices=())
     if wish.kind == JobKind.RESTART or (own and _is_loaded_otherwise(wish)):
         return plan_restart(spec, own, budget)
     if wish.kind == JobKind.PRELOAD:

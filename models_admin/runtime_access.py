@@ -45,6 +45,16 @@ def runtime_for(row: Runtime) -> base.Runtime:
     )
 
 
+def lists_models(row: Runtime) -> bool:
+    """Whether the server offers models by itself. Asks nobody, so it can be told on any host."""
+    return runtime_for(row).capabilities.lists_models
+
+
+def takes_devices(row: Runtime) -> bool:
+    """Whether the server can be told on which GPUs it puts a model. Asks nobody."""
+    return runtime_for(row).capabilities.takes_devices
+
+
 def fleet_for(pool: MemoryPool, target_id: str = "") -> base.Runtime:
     """All runtimes of a pool as one, each model and instance with its own. One that is switched off may still hold models."""
     rows = Runtime.objects.filter(Q(is_enabled=True) | Q(instances__isnull=False), pool=pool).distinct()

@@ -18,7 +18,7 @@ from gantry.runtimes.exceptions import RuntimeFault
 from models_admin import audit
 from models_admin.actor import SYSTEM
 from models_admin.catalog import audited_values
-from models_admin.model_files import LOADED_FORMS, is_on_this_host
+from models_admin.model_files import is_on_this_host, loads_from_disk
 from models_admin.models import ModelDefinition, Runtime
 from models_admin.runtime_access import runtime_for
 
@@ -88,14 +88,14 @@ def define(row: Runtime, offer: AvailableModel) -> ModelDefinition | None:
         model_id=name,
         name=_free_name(row, name.rpartition("/")[2] or name),
         runtime=row,
-        path=name if row.kind in LOADED_FORMS else "",  # its folder, should it lie within GANTRY_MODELS_DIR
+        path=name if loads_from_disk(row) else "",  # its folder, should it lie within GANTRY_MODELS_DIR
         source=ModelDefinition.Source.SCAN,
         **_fields(offer, {}),
     )
     with transaction.atomic():
         model.save(force_insert=True)
         audit.write(audit.AuditEvent.MODEL_CREATE, actor=SYSTEM, object_text=model.name, after=audited_values(model))
-        live.publish_models_changed([model.model_id], event_id=f"offer-{model.pk}")
+        live.publish_models_changed([], event_id=f"offer-{model.pk}")  # all: pages have no row yet to put it into
     return model
 
 

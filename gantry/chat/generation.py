@@ -24,7 +24,7 @@ from gantry import live
 from gantry.chat import history
 from gantry.chat.models import Message
 from gantry.planning.states import InstanceState
-from gantry.runtimes.chat_client import ChatMessage, ChatTarget, ContextExceeded, stream_chat
+from gantry.runtimes.chat_client import ChatMessage, ChatTarget, ContextExceeded, stream_chat, target_for
 from gantry.runtimes.exceptions import RuntimeFault
 from models_admin.models import ModelInstance
 from models_admin.usage import EXACT_SECONDS, note_use
@@ -171,7 +171,7 @@ def _request_for(answer: Message) -> _Request:
         RuntimeFault: the model has gone since the question was taken.
     """
     loaded = ModelInstance.objects.filter(model__model_id=answer.model_id, state=InstanceState.LOADED)
-    instance = loaded.select_related("model").first()
+    instance = loaded.select_related("model", "runtime").first()
     if instance is None:
         raise RuntimeFault("was unloaded before it could answer")
     model = instance.model
@@ -179,7 +179,7 @@ def _request_for(answer: Message) -> _Request:
     earlier = Message.objects.filter(conversation_id=answer.conversation_id, pk__lt=answer.pk).order_by("-id")
     budget = history.prompt_characters(history.context_tokens(model.parameters), model.sampling)
     return _Request(
-        target=ChatTarget(instance.base_url, instance.api_key, model.model_id),
+        target=target_for(instance.runtime.kind, instance.base_url, instance.api_key, model.model_id),
         messages=history.build_prompt(list(earlier[:PROMPT_MESSAGES])[::-1], budget),
         sampling=model.sampling,
     )

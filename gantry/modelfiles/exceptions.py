@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+EMPTY = "is empty, as a download that failed leaves it"
+
 
 class ModelFileInvalid(Exception):
     """A file is not a usable GGUF file. `reason` goes on after "the file" or "it": "is cut off: it should have …", no full stop."""

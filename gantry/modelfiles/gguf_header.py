@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final
 
 from gguf.constants import GGML_QUANT_SIZES, GGUF_DEFAULT_ALIGNMENT, GGMLQuantizationType, GGUFValueType, Keys
 
-from gantry.modelfiles.exceptions import ModelFileInvalid
+from gantry.modelfiles.exceptions import EMPTY, ModelFileInvalid
 
 MAGIC: Final = b"GGUF"
 VERSIONS: Final = (2, 3)
@@ -107,6 +107,8 @@ class _Reader:
         return GGUFHeader(self._path, self._size, values, self._lengths, tensors)
 
     def _start(self) -> tuple[int, int]:
+        if not self._size:
+            raise self._invalid(EMPTY)
         if self._size < len(MAGIC) or self._take(len(MAGIC)) != MAGIC:
             raise self._invalid("is not a GGUF file")
         version = self._number(_U32)

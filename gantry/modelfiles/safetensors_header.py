@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from gantry.modelfiles.bounded_json import json_object
-from gantry.modelfiles.exceptions import ModelFileInvalid
+from gantry.modelfiles.exceptions import EMPTY, ModelFileInvalid
 from gantry.modelfiles.gguf_keys import clean
 
 LARGEST_HEADER: Final = 32 * 1024**2  # bytes; that of 100,000 tensors takes about 15 MB (the format allows 100 MB)
@@ -84,6 +84,8 @@ def _read(path: Path, file: BinaryIO) -> SafetensorsHeader:
 
 
 def _header_bytes(path: Path, file: BinaryIO, file_bytes: int) -> bytes:
+    if not file_bytes:
+        raise ModelFileInvalid(path, EMPTY)
     start = file.read(_LENGTH_BYTES)
     length = int.from_bytes(start, "little")
     is_cut = length > file_bytes - _LENGTH_BYTES

@@ -33,6 +33,9 @@ class Capabilities:
     holds_many: bool  # several models at once
     owns_processes: bool  # Gantry starts and ends the servers itself
     reports_memory: bool  # `RunningInstance.memory_bytes` is measured
+    lists_models: bool = False  # `models` tells what the server offers by itself
+    takes_devices: bool = False  # a load can be told on which GPUs it goes (`LoadRequest.devices`)
+    answers_any_name: bool = False  # whatever model a request names, the loaded one answers, under its own name
 
 
 class LoadStage(StrEnum):

@@ -1,11 +1,13 @@
 """Streaming chat with any server that speaks OpenAI's chat completions, llama-server first.
 
 Source: POST /v1/chat/completions with `stream`, checked on llama-server builds 10068 and 11434. Its last chunk carries `usage` and
-`timings`; an error in the middle of an answer comes as one more `data:` line in the stream that began with status 200.
+`timings`; an error in the middle of an answer comes as one more `data:` line in the stream that began with status 200. Both it and TabbyAPI
+keep a silent connection open with comments, TabbyAPI for ever when its model is unloaded in mid-answer: only data count as a sign of life.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
@@ -13,13 +15,17 @@ from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import httpx
-from httpx_sse import EventSource
+from httpx_sse import EventSource, ServerSentEvent
 
 from gantry.planning.states import ErrorCode
+from gantry.runtimes.bounded_reading import one_line
 from gantry.runtimes.exceptions import RuntimeAway, RuntimeFault, RuntimeRefused
+from gantry.runtimes.registry import capabilities_of
 
 CONNECT_SECONDS = 5.0
-# Between two chunks, not in all: a long answer may take as long as it likes, a long prompt is read for minutes on a CPU.
+# Until the first words: the question may wait for a free slot, and 30,000 tokens are read for a quarter of an hour on a CPU.
+FIRST_SECONDS = 1200.0
+# Between two pieces of the text, not in all: a long answer may take as long as it likes.
 SILENCE_SECONDS = 120.0
 # What a model definition may set for chat; anything else in `sampling` is not sent.
 SAMPLING_NAMES = frozenset({"temperature", "top_p", "top_k", "min_p", "repeat_penalty", "max_tokens", "stop"})
@@ -39,7 +45,20 @@ class ChatTarget:
     base_url: str
     api_key: str = field(default="", repr=False)
     model_id: str = ""
+    must_name_model: bool = (
+        False  # it answers with whatever it holds: only the name in the answer tells which model that is
+    )
+    first_seconds: float = FIRST_SECONDS
     silence_seconds: float = SILENCE_SECONDS
+
+    def may_be_named(self, name: str) -> bool:
+        """Whether an answer that bears this name is the model's. TabbyAPI gives the last component of its path."""
+        return not self.must_name_model or name in {"", self.model_id, self.model_id.rpartition("/")[2]}
+
+
+def target_for(kind: str, base_url: str, api_key: str, model_id: str) -> ChatTarget:
+    """Where a model on a runtime of this kind is asked."""
+    return ChatTarget(base_url, api_key, model_id, must_name_model=capabilities_of(kind).answers_any_name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +83,20 @@ class ContextExceeded(RuntimeRefused):
         self.context_tokens = context_tokens
 
 
+class AnotherModelAnswers(RuntimeFault):
+    """The server holds another model by now, and answers with that one.
+
+    Attributes:
+        name: of the model that answers, as the server tells it.
+    """
+
+    code = ErrorCode.CALL_FAILED
+
+    def __init__(self, name: str) -> None:
+        self.name = one_line(name)
+        super().__init__(f"does not answer any more: {self.name} was loaded in its place and answers now")
+
+
 # Most specific first. The words follow the model's name in a sentence.
 _FAULTS: tuple[tuple[type[httpx.HTTPError], str], ...] = (
     (httpx.ConnectTimeout, "could not be reached"),
@@ -73,6 +106,7 @@ _FAULTS: tuple[tuple[type[httpx.HTTPError], str], ...] = (
     (httpx.TransportError, "broke off in the middle"),
     (httpx.HTTPError, "did not answer properly"),
 )
+_LARGEST_FIGURE = 2**31  # what the column of an answer holds
 _BROKE_OFF = "broke off in the middle"
 
 
@@ -89,12 +123,13 @@ async def stream_chat(
 
     Raises:
         ContextExceeded: the conversation is longer than the model's context.
+        AnotherModelAnswers: it is not the model that was asked who answers, where the target can tell.
         RuntimeRefused: the server refused (key, parameter, an error while generating).
-        RuntimeAway: nothing listens, the connection broke, or nothing came for `silence_seconds`.
+        RuntimeAway: nothing listens, the connection broke, no word came within `first_seconds`, or nothing more for `silence_seconds`.
     """
     body = _request_body(target, messages, sampling or {})
     headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
-    timeout = httpx.Timeout(target.silence_seconds, connect=CONNECT_SECONDS)
+    timeout = httpx.Timeout(target.first_seconds, connect=CONNECT_SECONDS)
     url = f"{target.base_url.rstrip('/')}/v1/chat/completions"
     try:
         # trust_env off: a proxy set for the outside has no business between Gantry and a model on loopback.
@@ -104,7 +139,7 @@ async def stream_chat(
         ):
             if response.status_code != httpx.codes.OK:
                 raise _refusal(response.status_code, await response.aread())
-            async with aclosing(_deltas(EventSource(response))) as deltas:
+            async with aclosing(_deltas(EventSource(response), target)) as deltas:
                 async for delta in deltas:
                     yield delta
     except httpx.HTTPError as exc:
@@ -117,25 +152,49 @@ def _request_body(target: ChatTarget, messages: Sequence[ChatMessage], sampling:
     return body | ({"model": target.model_id} if target.model_id else {})
 
 
-async def _deltas(source: EventSource) -> AsyncGenerator[ChatDelta, None]:
+async def _deltas(source: EventSource, target: ChatTarget) -> AsyncGenerator[ChatDelta, None]:
     """The pieces in a stream.
 
     Raises:
-        RuntimeAway: the stream ended before the server said that it was done.
+        AnotherModelAnswers: a piece bears the name of another model.
+        RuntimeAway: the stream ended before the server said that it was done, or no data came for too long.
         RuntimeRefused: the stream told of an error, or is none.
     """
     if "text/event-stream" not in source.response.headers.get("content-type", ""):
         raise RuntimeRefused("did not stream: its address may belong to another program")
-    is_finished = False
+    patience, is_finished = target.first_seconds, False
     async with aclosing(source.aiter_sse()) as events:
-        async for event in events:
+        while event := await _next_event(events, patience):
             if event.data == "[DONE]":
                 return
-            delta = _delta(_parse(event.data))
+            chunk = _parse(event.data)
+            _check_name(chunk, target)
+            delta = _delta(chunk)
+            if delta.text:
+                patience = target.silence_seconds
             is_finished = is_finished or bool(delta.finish_reason)
             yield delta
     if not is_finished:
         raise RuntimeAway(_BROKE_OFF)
+
+
+async def _next_event(events: AsyncGenerator[ServerSentEvent, None], patience: float) -> ServerSentEvent | None:
+    """The next one with data, or None at the end of the stream. Comments do not count, however many come.
+
+    Raises:
+        RuntimeAway: none came within `patience` seconds.
+    """
+    try:
+        async with asyncio.timeout(patience):
+            return await anext(events, None)
+    except TimeoutError:
+        raise RuntimeAway(f"went silent: nothing came for {patience:.0f} seconds") from None
+
+
+def _check_name(chunk: Mapping[str, Any], target: ChatTarget) -> None:
+    name = chunk.get("model")
+    if isinstance(name, str) and not target.may_be_named(name):
+        raise AnotherModelAnswers(name)
 
 
 def _parse(data: str) -> dict[str, Any]:
@@ -151,15 +210,27 @@ def _parse(data: str) -> dict[str, Any]:
 
 
 def _delta(chunk: Mapping[str, Any]) -> ChatDelta:
-    choice: Mapping[str, Any] = next(iter(chunk.get("choices") or ()), {})
-    timings = chunk.get("timings") or {}
-    usage = chunk.get("usage") or {}
+    choices = chunk.get("choices")
+    choice = _mapping(choices[0]) if isinstance(choices, list) and choices else {}
+    text, reason = _mapping(choice.get("delta")).get("content"), choice.get("finish_reason")
+    timings, usage = _mapping(chunk.get("timings")), _mapping(chunk.get("usage"))
+    count = _number(timings.get("predicted_n")) or _number(usage.get("completion_tokens"))
     return ChatDelta(
-        text=(choice.get("delta") or {}).get("content") or "",
-        finish_reason=choice.get("finish_reason") or "",
-        token_count=timings.get("predicted_n") or usage.get("completion_tokens"),
-        tokens_per_second=timings.get("predicted_per_second"),
+        text=text if isinstance(text, str) else "",
+        finish_reason=reason if isinstance(reason, str) else "",
+        token_count=None if count is None else int(count),
+        tokens_per_second=_number(timings.get("predicted_per_second")),
     )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _number(value: Any) -> float | None:
+    """A figure that can be kept; None for anything else."""
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return value if is_number and 0 <= value < _LARGEST_FIGURE else None
 
 
 def _away(exc: httpx.HTTPError) -> RuntimeAway:

@@ -215,6 +215,9 @@ def _common(runtimes: Iterable[Runtime]) -> Capabilities:
         holds_many=all(one.holds_many for one in each),
         owns_processes=all(one.owns_processes for one in each),
         reports_memory=all(one.reports_memory for one in each),
+        lists_models=all(one.lists_models for one in each),
+        takes_devices=all(one.takes_devices for one in each),
+        answers_any_name=all(one.answers_any_name for one in each),
     )
 
 

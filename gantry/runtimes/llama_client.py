@@ -15,8 +15,8 @@ import httpx
 
 from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import Verification
+from gantry.runtimes.bounded_reading import UnreadableError, read_all, read_json
 from gantry.runtimes.exceptions import RuntimeAway, RuntimeFault, RuntimeRefused, VerifyFailed
-from gantry.runtimes.tabby_wire import UnreadableError, read_all, read_json
 
 HEALTH_SECONDS = 0.2  # asked while a load is followed, which must go on giving signs
 QUICK_SECONDS = 2.0

@@ -46,7 +46,7 @@ from gantry.runtimes.llama_router_notes import Intent, LoadNote, LoadNotes
 from gantry.runtimes.llama_router_process import OwnRouter
 from gantry.runtimes.prefetch import files_of, free_room, prefetch_files
 from gantry.runtimes.registry import RuntimeConfig
-from gantry.runtimes.tabby_records import Turn
+from gantry.runtimes.turn import Turn
 
 Processes = Mapping[str, ModelProcess]  # by the router's name of the model
 
@@ -60,6 +60,15 @@ class LlamaRouterRuntime:
     """
 
     kind = "llama_router"
+    # Of the kind in general. One that somebody else runs differs, and says so itself.
+    capabilities = Capabilities(
+        progress=ProgressKind.FRACTION,
+        can_cancel_load=True,
+        holds_many=True,
+        owns_processes=True,
+        reports_memory=True,
+        takes_devices=True,
+    )
 
     def __init__(self, config: RuntimeConfig, transport: httpx.BaseTransport | None = None) -> None:
         """Take the configuration. Starts nothing and asks nobody.
@@ -74,13 +83,14 @@ class LlamaRouterRuntime:
         self._attached = AttachedRouter(config.url, config.api_key, transport) if config.url else None
         self._host: RouterHost = self._attached or OwnRouter(self._state_dir, config.binary, self._notes)
         self._space = config.url.rstrip("/") or str(self._state_dir)  # in which names of models mean something
-        self.capabilities = Capabilities(
-            progress=ProgressKind.FRACTION,
-            can_cancel_load=True,
-            holds_many=True,
-            owns_processes=self._host.is_own,
-            reports_memory=self._host.is_own,
-        )
+        if self._attached is not None:
+            self.capabilities = replace(
+                self.capabilities,
+                owns_processes=False,
+                reports_memory=False,
+                lists_models=True,
+                takes_devices=False,
+            )
 
     # What is there
 

@@ -18,11 +18,10 @@ import httpx
 
 from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import Verification
+from gantry.runtimes.bounded_reading import UnreadableError, one_line, read_all, read_events, read_json
 from gantry.runtimes.exceptions import LoadFailed, RuntimeAway, RuntimeFault, RuntimeRefused
 from gantry.runtimes.llama_client import LlamaClient
 from gantry.runtimes.llama_router_models import RouterModel, read_models
-from gantry.runtimes.tabby_progress import one_line
-from gantry.runtimes.tabby_wire import UnreadableError, read_all, read_events, read_json
 
 CONNECT_SECONDS = 5.0
 QUICK_SECONDS = 10.0

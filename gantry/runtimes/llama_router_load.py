@@ -26,7 +26,7 @@ from gantry.runtimes.llama_router_events import EventFeed
 from gantry.runtimes.llama_router_host import ModelProcess, RouterHost
 from gantry.runtimes.llama_router_models import RouterModel
 from gantry.runtimes.llama_router_notes import Intent, LoadNote, LoadNotes
-from gantry.runtimes.tabby_records import Turn
+from gantry.runtimes.turn import Turn
 
 TICK_SECONDS = 0.1  # between two figures, and between two looks at whether it is cancelled
 LIST_SECONDS = 1.0  # between two looks at the list when no event asks for one

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, TypeGuard
 
+from gantry.runtimes.bounded_reading import UnreadableError
 from gantry.runtimes.llama_parameters import PARAMETER_FLAGS
-from gantry.runtimes.tabby_wire import UnreadableError
 
 RUNNING = frozenset({"loading", "loaded", "sleeping"})
 READY = frozenset({"loaded", "sleeping"})  # one that sleeps wakes up for the next request

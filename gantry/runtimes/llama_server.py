@@ -50,6 +50,8 @@ class LlamaServerRuntime:
         holds_many=True,
         owns_processes=True,
         reports_memory=True,
+        takes_devices=True,
+        answers_any_name=True,
     )
 
     def __init__(self, config: RuntimeConfig) -> None:

@@ -126,6 +126,8 @@ class NullRuntime:
         holds_many=True,
         owns_processes=False,
         reports_memory=True,
+        lists_models=True,
+        takes_devices=True,
     )
 
     def __init__(self, config: RuntimeConfig) -> None:

@@ -37,8 +37,9 @@ from gantry.runtimes.exceptions import (
 from gantry.runtimes.registry import RuntimeConfig
 from gantry.runtimes.tabby_client import CurrentModel, Key, TabbyAddress, TabbyClient
 from gantry.runtimes.tabby_load import LoadTask
+from gantry.runtimes.tabby_notes import LoadNote, LoadNotes, shown_name
 from gantry.runtimes.tabby_parameters import TabbyParameters, name_error, validate_parameters
-from gantry.runtimes.tabby_records import LoadNote, LoadNotes, Turn, shown_name
+from gantry.runtimes.turn import Turn
 from gantry.runtimes.typed_fields import ParameterInvalid
 
 NAME = "TabbyAPI"  # as it calls itself
@@ -62,6 +63,8 @@ class TabbyRuntime:
         holds_many=False,
         owns_processes=False,
         reports_memory=False,
+        lists_models=True,
+        answers_any_name=True,
     )
 
     def __init__(self, config: RuntimeConfig, transport: httpx.BaseTransport | None = None) -> None:
@@ -123,7 +126,7 @@ class TabbyRuntime:
         """One real token, asked for with the key that chats use."""
         instance = self._find(instance_id)
         if instance is None:
-            raise VerifyFailed("It is not loaded any more.")
+            raise VerifyFailed("It is not loaded any more: somebody else unloaded it, or is loading another model.")
         started = time.monotonic()
         try:
             name, text = self._client.first_token()

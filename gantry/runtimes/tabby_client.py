@@ -16,9 +16,8 @@ from typing import Any
 import httpx
 
 from gantry.planning.states import ErrorCode
+from gantry.runtimes.bounded_reading import UnreadableError, one_line, read_all, read_events, read_json
 from gantry.runtimes.exceptions import RuntimeAway, RuntimeFault, RuntimeRefused
-from gantry.runtimes.tabby_progress import one_line
-from gantry.runtimes.tabby_wire import UnreadableError, read_all, read_events, read_json
 
 CONNECT_SECONDS = 5.0
 # While the engine builds its objects the server may answer nothing for seconds, and is well all the same.

@@ -19,8 +19,8 @@ from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import LoadProgress, LoadStage
 from gantry.runtimes.exceptions import LoadCancelled, LoadFailed, RuntimeAway, RuntimeFault, RuntimeRefused
 from gantry.runtimes.tabby_client import CurrentModel, TabbyClient
+from gantry.runtimes.tabby_notes import LoadNote, LoadNotes, shown_name
 from gantry.runtimes.tabby_progress import CANCEL_WORDS, ModuleMeter, error_message, is_crossed, load_failure
-from gantry.runtimes.tabby_records import LoadNote, LoadNotes, shown_name
 
 TRIES = 3  # requests for one load: a broken stream is joined again, one that crossed with an unload is sent again
 PAUSE_SECONDS = 0.2  # between two of them

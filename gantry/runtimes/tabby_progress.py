@@ -12,12 +12,12 @@ from typing import Any, TypeGuard
 
 from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import LoadProgress, LoadStage
+from gantry.runtimes.bounded_reading import one_line
 from gantry.runtimes.exceptions import LoadFailed
 
 MAIN = "model"
 READING_SHARE = 0.95  # of a load; then TabbyAPI builds its generator and says nothing
 SMALL_SHARE = 0.1  # of the reading, for each part beside the model itself
-LONGEST_WORDS = 300
 CANCEL_WORDS = "TabbyAPI cannot stop a load: waiting for its end, then unloading"
 
 _PART_NAMES = {"model": "Module", "draft": "Draft model: module", "vision": "Vision part: module"}
@@ -100,11 +100,3 @@ def error_message(event: Mapping[str, Any]) -> str | None:
     error = event["error"]
     message = error.get("message") if isinstance(error, Mapping) else error
     return one_line(message)
-
-
-def one_line(value: Any) -> str:
-    """Somebody else's text, fit to be shown: one line, printable, not too long."""
-    text = value if isinstance(value, str) else ""
-    text = "".join(char if char.isprintable() else " " for char in text[: 4 * LONGEST_WORDS])
-    text = " ".join(text.split())
-    return text if len(text) <= LONGEST_WORDS else text[: LONGEST_WORDS - 1] + "…"

@@ -22,6 +22,8 @@ class OpenAIServer:
     delay_seconds: float = 0.0  # before each piece
     first_delay_seconds: float = 0.0  # before the first piece, as while a long prompt is read
     hang_after: int | None = None  # says no more after so many pieces
+    ping_seconds: float = 0.0  # between two comments while it says nothing; 0: none
+    answers_as: str = ""  # the name of the model in each piece; "": none
     break_after: int | None = None  # closes the connection after so many pieces
     error_after: int | None = None  # sends `error` in the stream after so many pieces
     error: dict[str, Any] = field(
@@ -69,10 +71,16 @@ class OpenAIServer:
 
     async def _may_go_on(self, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         if self.hang_after == number:
-            await self._wait(reader, 3600)
+            await self._hang(reader, writer)
         if self.error_after == number:
             await self._send(writer, {"error": self.error})
         return number not in {self.break_after, self.error_after}
+
+    async def _hang(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            await self._wait(reader, self.ping_seconds or 3600)
+            writer.write(b": ping\n\n")
+            await writer.drain()
 
     async def _finish(self, writer: asyncio.StreamWriter) -> None:
         count = len(self.pieces)
@@ -94,7 +102,8 @@ class OpenAIServer:
             raise ConnectionResetError
 
     async def _send(self, writer: asyncio.StreamWriter, chunk: dict[str, Any]) -> None:
-        writer.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
+        named = {**chunk, "model": self.answers_as} if self.answers_as else chunk
+        writer.write(b"data: " + json.dumps(named).encode() + b"\n\n")
         await writer.drain()
 
 

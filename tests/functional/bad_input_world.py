@@ -18,7 +18,7 @@ HTMX = {"HX-Request": "true"}
 BAD_FILES = {
     "page.gguf": "is not a GGUF file",
     "half.gguf": "is cut off",
-    "empty.gguf": "is not a GGUF file",
+    "empty.gguf": "is empty, as a download that failed leaves it",
     "folder.gguf": "is a folder",
 }
 

@@ -37,7 +37,7 @@ def write_nothing(path: Path) -> None:
 
 WRONG_FILES = [
     pytest.param(Path.unlink, NotDownloaded, "Late is not downloaded", id="missing"),
-    pytest.param(write_nothing, FileDamaged, "The file of Late cannot be used: it is not a GGUF file", id="empty"),
+    pytest.param(write_nothing, FileDamaged, "The file of Late cannot be used: it is empty, as a download", id="empty"),
     pytest.param(write_text, FileDamaged, "The file of Late cannot be used: it ", id="text"),
     pytest.param(write_not_gguf, FileDamaged, "The file of Late cannot be used: it ", id="page"),
     pytest.param(write_truncated, FileDamaged, "The file of Late cannot be used: it is cut off", id="truncated"),

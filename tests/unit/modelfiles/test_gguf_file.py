@@ -170,9 +170,14 @@ def test_other_kinds_of_gguf_are_not_models(tmp_path: Path, kind: str, words: st
 
 def test_file_that_is_no_gguf(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
-    for content in (b"", b"GG", b"<html>not found</html>"):
+    for content in (b"GG", b"<html>not found</html>"):
         path.write_bytes(content)
         assert reason(path) == "is not a GGUF file"
+
+
+def test_file_that_is_empty_is_called_empty(tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").touch()
+    assert reason(tmp_path / "m.gguf") == "is empty, as a download that failed leaves it"
 
 
 def test_what_is_no_file(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_no_data_is_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        (b"", "is not a safetensors file"),
+        (b"", "is empty, as a download that failed leaves it"),
         (b"\x08\0\0", "is not a safetensors file"),
         (b"<!doctype html><title>Sign in</title>", "is not a safetensors file"),
         (b'{"a": 1}' * 10, "is not a safetensors file"),

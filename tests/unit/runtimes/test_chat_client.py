@@ -5,20 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from gantry.planning.states import ErrorCode
-from gantry.runtimes.chat_client import ChatDelta, ChatMessage, ChatTarget, ContextExceeded, stream_chat
+from gantry.runtimes.chat_client import (
+    AnotherModelAnswers,
+    ChatDelta,
+    ChatMessage,
+    ChatTarget,
+    ContextExceeded,
+    stream_chat,
+    target_for,
+)
 from gantry.runtimes.exceptions import RuntimeAway, RuntimeFault, RuntimeRefused
 from tests.fakes.openai_server import OpenAIServer, openai_server
 
 QUESTION: list[ChatMessage] = [{"role": "user", "content": "Say hello"}]
 
 
-async def ask(fake: OpenAIServer, sampling: dict[str, Any] | None = None, silence: float = 5.0) -> list[ChatDelta]:
-    target = ChatTarget(fake.base_url, "the-key", "m", silence_seconds=silence)
+async def ask(fake: OpenAIServer, sampling: dict[str, Any] | None = None, **options: Any) -> list[ChatDelta]:
+    target = ChatTarget(fake.base_url, "the-key", "m", **{"first_seconds": 5.0, "silence_seconds": 5.0, **options})
     return [delta async for delta in stream_chat(target, QUESTION, sampling)]
 
 
@@ -56,13 +66,74 @@ async def test_nothing_listens_is_away() -> None:
     [
         ({"break_after": 1}, "broke off"),
         ({"hang_after": 1}, "went silent"),
-        ({"pieces": ["x"], "first_delay_seconds": 2}, "went silent"),
+        ({"hang_after": 1, "ping_seconds": 0.01}, "went silent: nothing came for"),
     ],
 )
 async def test_a_stream_that_does_not_end_is_away(settings: dict[str, Any], words: str) -> None:
     async with openai_server(**settings) as fake:
         with pytest.raises(RuntimeAway, match=words):
-            await ask(fake, silence=0.2)
+            await ask(fake, silence_seconds=0.2)
+
+
+@pytest.mark.parametrize("settings", [{"hang_after": 0, "ping_seconds": 0.01}, {"first_delay_seconds": 60}])
+async def test_first_words_that_never_come_are_away(settings: dict[str, Any]) -> None:
+    async with openai_server(**settings) as fake:
+        with pytest.raises(RuntimeAway, match="went silent"):
+            await ask(fake, first_seconds=0.2)
+
+
+async def test_first_words_may_take_longer_than_those_that_follow() -> None:
+    async with openai_server(first_delay_seconds=0.5) as fake:
+        deltas = await ask(fake, silence_seconds=0.2)
+    assert "".join(delta.text for delta in deltas) == "Hello there"
+
+
+@pytest.mark.parametrize(("asked", "told"), [("m", "m"), ("family/m", "m"), ("family/m", "family/m"), ("m", "")])
+async def test_answer_under_the_models_own_name_is_its_answer(asked: str, told: str) -> None:
+    async with openai_server(answers_as=told) as fake:
+        target = ChatTarget(fake.base_url, model_id=asked, must_name_model=True)
+        texts = [delta.text async for delta in stream_chat(target, QUESTION)]
+    assert "".join(texts) == "Hello there"
+
+
+async def test_answer_of_another_model_is_refused_before_its_first_word() -> None:
+    texts: list[str] = []
+
+    async def read(fake: OpenAIServer) -> None:
+        async for delta in stream_chat(ChatTarget(fake.base_url, model_id="m", must_name_model=True), QUESTION):
+            texts.append(delta.text)
+
+    async with openai_server(answers_as="another") as fake:
+        with pytest.raises(AnotherModelAnswers, match="another was loaded in its place and answers now") as caught:
+            await read(fake)
+    assert texts == []
+    assert caught.value.name == "another"
+
+
+async def test_server_that_chooses_by_name_may_call_the_model_as_it_likes() -> None:
+    async with openai_server(answers_as="section-1") as fake:
+        assert await ask(fake)
+
+
+def test_name_is_looked_at_where_the_loaded_model_answers_to_any() -> None:
+    kinds = ("llama_server", "llama_router", "tabby", "null")
+    looked_at = [kind for kind in kinds if target_for(kind, "http://x", "", "m").must_name_model]
+    assert looked_at == ["llama_server", "tabby"]
+
+
+@pytest.mark.parametrize(
+    "chunk",
+    [
+        {"choices": "none"},
+        {"choices": [5]},
+        {"choices": [{"delta": [], "finish_reason": 3}], "model": {}},
+        {"choices": [{"delta": {"content": {"x": 1}}}], "usage": 5, "timings": []},
+        {"usage": {"completion_tokens": "many"}, "timings": {"predicted_n": 1e300, "predicted_per_second": True}},
+    ],
+)
+async def test_odd_figures_in_a_chunk_are_passed_over(chunk: dict[str, Any]) -> None:
+    async with answering(b"data: " + json.dumps(chunk).encode() + b"\n\ndata: [DONE]\n\n") as fake:
+        assert await ask(fake) == [ChatDelta()]
 
 
 async def test_an_error_inside_a_stream_is_raised_after_the_pieces() -> None:
@@ -130,13 +201,21 @@ async def test_closing_the_generator_hangs_up() -> None:
 
 @pytest.mark.parametrize("chunk", [b"data: {oops\n\n", b"data: [1]\n\n"])
 async def test_a_chunk_that_is_no_json_object_is_away(chunk: bytes) -> None:
+    async with answering(chunk) as fake:
+        with pytest.raises(RuntimeAway, match="no answer"):
+            await ask(fake)
+
+
+@asynccontextmanager
+async def answering(stream: bytes) -> AsyncIterator[OpenAIServer]:
+    """A server that answers with these bytes of an event stream."""
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + chunk)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + stream)
         await writer.drain()
         writer.close()
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        with pytest.raises(RuntimeAway, match="no answer"):
-            await ask(OpenAIServer(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+        yield OpenAIServer(base_url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")

@@ -14,6 +14,7 @@ import pytest
 
 from gantry.planning.states import ErrorCode
 from gantry.runtimes import llama_router_events
+from gantry.runtimes.bounded_reading import UnreadableError
 from gantry.runtimes.exceptions import LoadFailed, RuntimeAway, RuntimeRefused
 from gantry.runtimes.llama_devices import device_arguments
 from gantry.runtimes.llama_preset import preset_text, section_lines, section_name
@@ -22,7 +23,6 @@ from gantry.runtimes.llama_router_client import RouterClient
 from gantry.runtimes.llama_router_events import EventFeed, ModelEvent, read_event
 from gantry.runtimes.llama_router_log import lines_of
 from gantry.runtimes.llama_router_models import parameters_in, read_models
-from gantry.runtimes.tabby_wire import UnreadableError
 from tests.unit.runtimes import router_answers as answers
 
 URL = "http://127.0.0.1:1"

@@ -11,13 +11,11 @@ from hypothesis import strategies as st
 from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import LoadStage
 from gantry.runtimes.tabby_progress import (
-    LONGEST_WORDS,
     READING_SHARE,
     ModuleMeter,
     error_message,
     is_crossed,
     load_failure,
-    one_line,
 )
 
 
@@ -147,9 +145,3 @@ def test_any_error_event_is_an_error(event: dict[str, Any], words: str | None) -
 def test_only_a_crossed_unload_is_sent_again() -> None:
     assert is_crossed("'NoneType' object has no attribute 'unload'")
     assert not is_crossed("'NoneType' object has no attribute 'load'")
-
-
-def test_somebody_elses_text_is_one_line_and_short() -> None:
-    assert one_line("a\tb\r\n\x1b[31mc\u2028d") == "a b [31mc d"
-    assert len(one_line("x" * 10_000)) == LONGEST_WORDS
-    assert one_line(["x"]) == ""

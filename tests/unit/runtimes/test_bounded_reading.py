@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from gantry.runtimes import tabby_wire
-from gantry.runtimes.tabby_wire import UnreadableError, read_all, read_events, read_json
+from gantry.runtimes import bounded_reading
+from gantry.runtimes.bounded_reading import LONGEST_WORDS, UnreadableError, one_line, read_all, read_events, read_json
 
 
 def test_events_are_found_however_the_bytes_are_cut() -> None:
@@ -25,7 +25,7 @@ def test_what_is_no_json_object_is_passed_over() -> None:
 
 
 def test_a_line_that_does_not_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabby_wire, "LONGEST_LINE", 1000)
+    monkeypatch.setattr(bounded_reading, "LONGEST_LINE", 1000)
 
     def forever() -> Iterator[bytes]:
         while True:
@@ -36,7 +36,7 @@ def test_a_line_that_does_not_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_stream_that_does_not_end_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabby_wire, "LARGEST_STREAM", 10_000)
+    monkeypatch.setattr(bounded_reading, "LARGEST_STREAM", 10_000)
 
     def forever() -> Iterator[bytes]:
         while True:
@@ -47,7 +47,7 @@ def test_a_stream_that_does_not_end_ends(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_body_has_a_largest_size_and_a_last_moment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tabby_wire, "LARGEST_ANSWER", 10)
+    monkeypatch.setattr(bounded_reading, "LARGEST_ANSWER", 10)
     later = time.monotonic() + 60
     assert read_all([b"12345", b"67890"], later) == b"1234567890"
     with pytest.raises(UnreadableError):
@@ -60,3 +60,9 @@ def test_a_body_has_a_largest_size_and_a_last_moment(monkeypatch: pytest.MonkeyP
 def test_what_is_not_json_is_unreadable(data: bytes) -> None:
     with pytest.raises(UnreadableError):
         read_json(data)
+
+
+def test_somebody_elses_text_is_one_line_and_short() -> None:
+    assert one_line("a\tb\r\n\x1b[31mc\u2028d") == "a b [31mc d"
+    assert len(one_line("x" * 10_000)) == LONGEST_WORDS
+    assert one_line(["x"]) == ""

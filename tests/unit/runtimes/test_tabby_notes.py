@@ -1,4 +1,4 @@
-"""Notes of own loads, and whose turn it is."""
+"""Notes of own loads."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 
 from gantry.runtimes.exceptions import RuntimeRefused
 from gantry.runtimes.tabby_client import CurrentModel
-from gantry.runtimes.tabby_records import LoadNote, LoadNotes, Turn
+from gantry.runtimes.tabby_notes import LoadNote, LoadNotes
 
 
 def test_notes_are_kept_in_order_and_found_by_another(tmp_path: Path) -> None:
@@ -54,21 +54,7 @@ def test_an_id_that_is_no_file_name_is_never_one(tmp_path: Path, name: str) -> N
         notes.put(LoadNote(name, "alpha"))
 
 
-def test_one_has_the_turn_at_a_time(tmp_path: Path) -> None:
-    first, second, onlooker = Turn(tmp_path), Turn(tmp_path), Turn(tmp_path)
-    assert not onlooker.is_taken()
-    assert first.take()
-    assert onlooker.is_taken()
-    assert not second.take()
-    first.give_back()
-    assert not onlooker.is_taken()
-    assert second.take()
-    second.give_back()
-
-
 def test_a_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RuntimeRefused, match="cannot be written"):
-        Turn(tmp_path / "file").take()
     with pytest.raises(RuntimeRefused, match="cannot be written"):
         LoadNotes(tmp_path / "file").put(LoadNote("a", "alpha"))

@@ -13,6 +13,7 @@ from typing import Any
 
 LARGEST_ANSWER = 4_000_000  # bytes
 LONGEST_LINE = 1_000_000  # bytes
+LONGEST_WORDS = 300  # characters of a message that is shown
 LARGEST_STREAM = 64_000_000  # bytes of one load; pings for a day are below a megabyte
 
 
@@ -52,7 +53,7 @@ def read_json(data: bytes) -> Any:
 def read_events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """JSON objects in the `data:` lines of an event stream. Comments and what is no JSON object are passed over.
 
-    TabbyAPI's events are one line each, so lines need not be joined.
+    TabbyAPI and llama-server send each event in one line, so lines need not be joined.
 
     Raises:
         UnreadableError: a line or the stream does not end.
@@ -79,3 +80,11 @@ def _event(line: bytes) -> dict[str, Any] | None:
     except UnreadableError:
         return None
     return event if isinstance(event, dict) else None
+
+
+def one_line(value: Any) -> str:
+    """Somebody else's text, fit to be shown: one line, printable, not too long."""
+    text = value if isinstance(value, str) else ""
+    text = "".join(char if char.isprintable() else " " for char in text[: 4 * LONGEST_WORDS])
+    text = " ".join(text.split())
+    return text if len(text) <= LONGEST_WORDS else text[: LONGEST_WORDS - 1] + "…"
