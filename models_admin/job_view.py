@@ -213,7 +213,7 @@ def _step_view(step: StepSnapshot, job: JobSnapshot) -> StepView:
         figures=_figures(step["bytes_done"], step["bytes_total"]),
         seconds=step["seconds"],
         expected_seconds=step["expected_seconds"],
-        is_slow=took > 1.5 * step["expected_seconds"] + 1,
+        is_slow=0 < step["expected_seconds"] < (took - 1) / 1.5,
         started_at=started,
         offset_seconds=max(0.0, offset) if offset is not None else None,
         timeline_start=round(start, 2),

@@ -38,6 +38,8 @@ class PlanView:
     total_bytes: int
     expected_seconds: float
     range_text: str  # "usually 1.2–1.8 s, from 5 loads"
+    is_need_known: bool
+    is_time_known: bool
     wait_text: str  # who has to wait for how long: "Nobody has to wait: SmolLM2 answers until Gemma 3 does."
 
     @property
@@ -106,6 +108,8 @@ def plan_view(
         total_bytes=plan["total_bytes"],
         expected_seconds=plan["expected_seconds"],
         range_text=_range(plan),
+        is_need_known=plan.get("is_need_known", True),
+        is_time_known=plan.get("is_time_known", True),  # plans of older jobs do not say
         wait_text=_wait(plan, kind, former or next((m["name"] for m in plan["evicted"] if m.get("is_active")), "")),
     )
 
@@ -147,6 +151,8 @@ def _wait(plan: Mapping[str, Any], kind: JobKind, former: str) -> str:
     if not former or not _loads(plan) or "interrupts" not in plan or kind == JobKind.PRELOAD:
         return ""
     if plan["interrupts"]:
+        if not plan.get("is_time_known", True):
+            return "Everybody's chat waits until it answers."
         return f"Everybody's chat waits for about {seconds(plan['downtime_seconds'])} of it."
     if plan["target_name"] == former:
         return ""
@@ -159,6 +165,8 @@ def _range(plan: Mapping[str, Any]) -> str:
     samples, low, high = plan["load_samples"], plan["load_low_seconds"], plan["load_high_seconds"]
     if not _loads(plan):
         return ""
+    if not plan.get("is_time_known", True):
+        return "nobody knows before its first load"
     if not samples:
         return "first load: estimated from its size"
     loads = "1 load" if samples == 1 else f"{samples} loads"

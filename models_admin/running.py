@@ -193,7 +193,7 @@ def _keep_plan(job: SwitchJob, plan: SwitchPlan) -> None:
         plan=plan.as_dict(),
         steps=[new_step(step) for step in plan.steps],
         expected_seconds=plan.expected_seconds,
-        eta_seconds=plan.expected_seconds,
+        eta_seconds=plan.expected_seconds if plan.is_time_known else None,
     )
 
 

@@ -132,6 +132,7 @@ def _spec(model: ModelDefinition, loads: Sequence[LoadRecord], rate: float | Non
         if timed
         else estimates.load_time_for_size(model.size_bytes, rate or estimates.DEFAULT_LOAD_RATE),
         is_measured=bool(measured),
+        is_need_known=bool(measured or model.size_bytes or estimate_for(model)),
         devices=tuple(model.devices),
     )
 

@@ -7,9 +7,13 @@ from collections.abc import Sequence
 from gantry.engine.effects import Effects, StepReport
 from gantry.engine.pace import LoadPace
 from gantry.planning.eta import overall_percent, remaining_seconds, seconds_after_step
-from gantry.planning.states import StepState
+from gantry.planning.states import StepKind, StepState
 from gantry.planning.types import PlanStep
 from gantry.runtimes.base import LoadProgress
+
+UNKNOWN_LOAD_SECONDS = (
+    20.0  # what a load counts for in the percent of the whole, of which nobody knows how long it takes
+)
 
 
 class Board:
@@ -65,7 +69,7 @@ class Board:
         bytes_total: int | None = None,
         pace: LoadPace | None = None,
     ) -> None:
-        expected = [step.expected_seconds for step in self._steps]
+        expected = [UNKNOWN_LOAD_SECONDS if _is_unknown(step) else step.expected_seconds for step in self._steps]
         if state in {StepState.RUNNING, StepState.DONE}:
             self._percent = max(self._percent, overall_percent(expected, index, fraction))
         self._effects.report(
@@ -85,7 +89,13 @@ class Board:
         self, expected: Sequence[float], index: int, fraction: float, pace: LoadPace | None
     ) -> float | None:
         if pace is None:
+            if any(_is_unknown(step) for number, step in enumerate(self._steps) if number not in self._done):
+                return None
             return remaining_seconds(expected, index, fraction, self._effects.monotonic() - self._started_at)
         if pace.seconds_left is None:
             return None
         return pace.seconds_left + seconds_after_step(expected, index)
+
+
+def _is_unknown(step: PlanStep) -> bool:
+    return step.kind == StepKind.LOAD and not step.expected_seconds

@@ -15,7 +15,7 @@ class LoadPace:
         self._usual = usual
         self.began_at = began_at
         self.fraction = 0.0  # of the whole load
-        self.seconds_left: float | None = usual.usual_seconds
+        self.seconds_left: float | None = usual.usual_seconds if usual.is_known else None
         self.reading_seconds: float | None = None  # until all was read; None while it is not, or where nobody tells
         self.at_quarter_seconds: float | None = None  # what all of it was foretold to take when a quarter was done
         self._is_noted = False

@@ -168,7 +168,9 @@ def compute_bytes(facts: ModelFacts, settings: LoadSettings) -> int:
 
 
 def load_time_for_size(file_bytes: int, rate: float = DEFAULT_LOAD_RATE) -> TimeRange:
-    """What a load should take, from what it has to read at `rate` bytes per second."""
+    """What a load should take, from what it has to read at `rate` bytes per second; unknown where that is 0."""
+    if file_bytes <= 0:
+        return TimeRange(0.0, 0.0, 0.0, 0)
     usual = max(SHORTEST_LOAD_SECONDS, file_bytes / rate)
     return TimeRange(usual, usual / UNSURE_FACTOR, usual * UNSURE_FACTOR, 0)
 

@@ -94,13 +94,13 @@ def load_seconds_left(usual: TimeRange, sign: LoadSign) -> float | None:
     """
     usual_whole = max(0.0, usual.usual_seconds)
     spread = UNSEEN_SPREAD * usual_whole if usual.spread_seconds is None else usual.spread_seconds
-    foretold = [(usual_whole, spread)]
+    foretold = [(usual_whole, spread)] if usual.is_known else []
     if (pace := _whole_by_pace(usual, sign)) is not None:
         foretold.append(pace)
     open_yet = [one for one in foretold if one[0] > sign.seconds]
     if open_yet:
         return _joined(open_yet) - sign.seconds
-    return 0.0 if sign.seconds - max(foretold)[0] <= GRACE_SECONDS else None
+    return 0.0 if foretold and sign.seconds - max(foretold)[0] <= GRACE_SECONDS else None
 
 
 def _whole_by_pace(usual: TimeRange, sign: LoadSign) -> tuple[float, float] | None:

@@ -242,6 +242,7 @@ def _make_plan(
         load_time=to_load.load_time if to_load else _NOTHING_TO_LOAD,
         order=choice.order,
         devices=choice.room.device_ids if len(budget.devices) > 1 else (),  # of one device there is nothing to say
+        is_need_known=to_load.is_need_known if to_load else True,
     )
 
 

@@ -19,7 +19,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class TimeRange:
-    """Expected seconds: the usual figure and the range seen before."""
+    """Expected seconds: the usual figure and the range seen before. All 0: nobody knows, for there is neither a load nor a size."""
 
     usual_seconds: float
     low_seconds: float
@@ -27,6 +27,11 @@ class TimeRange:
     samples: int  # how many past loads stand behind it; 0 means worked out from the size
     spread_seconds: float | None = None  # a load is usually off the usual figure by so much; None: nobody knows
     reading: Reading | None = None  # how the time was divided; None: not seen yet
+
+    @property
+    def is_known(self) -> bool:
+        """There is something to go by."""
+        return self.usual_seconds > 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,9 @@ class ModelSpec:
     file_bytes: int  # what a load reads
     load_time: TimeRange
     is_measured: bool = False  # need_bytes was measured on an earlier load, not estimated
+    is_need_known: bool = (
+        True  # False: neither measured nor worked out from anything; need_bytes is what any model takes at least
+    )
     verify_seconds: float = 0.5  # expected, until its first token
     devices: tuple[str, ...] = ()  # ids of the devices it has to use; empty: the planner chooses
 
@@ -113,11 +121,17 @@ class SwitchPlan:
     load_time: TimeRange
     order: LoadOrder = LoadOrder.FREE_FIRST
     devices: tuple[str, ...] = ()  # where the target is put; empty: anywhere
+    is_need_known: bool = True  # False: `needed_bytes` is what any model takes at least
+
+    @property
+    def is_time_known(self) -> bool:
+        """There is something to go by for the time that its load takes, if it has one."""
+        return all(step.kind != StepKind.LOAD for step in self.steps) or self.load_time.is_known
 
     @property
     def expected_seconds(self) -> float:
-        """All steps together."""
-        return sum(step.expected_seconds for step in self.steps)
+        """All steps together; 0.0 when nobody knows."""
+        return sum(step.expected_seconds for step in self.steps) if self.is_time_known else 0.0
 
     @property
     def interrupts(self) -> bool:
@@ -172,6 +186,8 @@ class SwitchPlan:
             "load_samples": self.load_time.samples,
             "order": self.order.value,
             "devices": list(self.devices),
+            "is_need_known": self.is_need_known,
+            "is_time_known": self.is_time_known,
             "interrupts": self.interrupts,
             "downtime_seconds": round(self.downtime_seconds, 2),
         }

@@ -245,3 +245,18 @@ def test_dialog_says_which_running_switch_it_would_take_over_from(
     running.refresh_from_db()
     assert running.superseded_by is not None
     assert running.superseded_by.target == third
+
+
+def test_of_a_model_without_a_size_nothing_is_foretold_before_its_first_load(
+    signed_in: Client, small: ModelDefinition, null_runtime: Runtime
+) -> None:
+    nameless = make_model(null_runtime, model_id="remote", name="Remote", size_bytes=0)
+
+    html = signed_in.get(f"/admin/models/{nameless.pk}/switch/", headers=HTMX).content.decode()
+    assert "how much memory it needs is not known before its first load" in html
+    assert "How long it takes is not known before its first load." in html
+    assert "Takes <strong>" not in html
+
+    signed_in.post(f"/admin/models/{nameless.pk}/switch/", headers=HTMX)
+    job = SwitchJob.objects.get(target=nameless)
+    assert (job.expected_seconds, job.eta_seconds) == (0, None)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gantry.engine.pace import LoadPace
+from gantry.planning.eta import LIVE_RATE_FROM
+from gantry.planning.states import StepKind
 from gantry.planning.types import Reading, TimeRange
 from gantry.runtimes.base import LoadProgress, LoadStage
+from tests.unit.engine.bench import Bench
 
 USUAL = TimeRange(10.0, 9.0, 12.0, 5, 2.0, Reading(0.5, 5.0))
 
@@ -79,3 +84,20 @@ def test_fraction_never_falls_nor_says_done_and_time_left_is_never_negative(
         assert before <= pace.fraction < 1
         assert pace.seconds_left is None or pace.seconds_left >= 0
         before = pace.fraction
+
+
+def test_of_a_load_that_nobody_can_foretell_no_time_is_told_until_it_has_a_pace(bench: Bench) -> None:
+    plan = bench.switch()
+    steps = [replace(step, expected_seconds=0.0) if step.kind == StepKind.LOAD else step for step in plan.steps]
+    bench.run(replace(plan, steps=tuple(steps), load_time=TimeRange(0.0, 0.0, 0.0, 0)))
+    load = next(index for index, step in enumerate(steps) if step.kind == StepKind.LOAD)
+    reports = bench.effects.reports
+    before = [one for one in reports if one.index < load or (one.index == load and one.fraction < LIVE_RATE_FROM)]
+    after = [one for one in reports if one.index > load]
+    assert before
+    assert after
+    assert all(one.eta_seconds is None for one in before)
+    assert all(one.eta_seconds is not None for one in after)
+    percents = [one.percent for one in reports]
+    assert percents == sorted(percents)
+    assert percents[-1] < 100

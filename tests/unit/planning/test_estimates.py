@@ -187,3 +187,8 @@ def test_loads_are_taken_to_differ_until_several_were_alike() -> None:
     assert load_time_from_history([4.0, 4.0]).spread_seconds == 1
     assert load_time_from_history([4.0] * 10).spread_seconds == pytest.approx(0.4)
     assert load_time_from_history([2.0, 4.0, 6.0]).spread_seconds == pytest.approx(2 * 1.4826)
+
+
+def test_of_a_load_without_a_size_nobody_knows_how_long_it_takes() -> None:
+    assert not load_time_for_size(0).is_known
+    assert load_time_for_size(1).is_known
