@@ -208,7 +208,7 @@ def _audit_end(job: SwitchJob, actor: Actor | None) -> None:
     active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
     audit.write(
         audit.AuditEvent.JOB_END,
-        actor=actor or Actor(job.requested_by, job.via) if job.requested_by else actor or SYSTEM,
+        actor=actor or Actor(job.requested_by, job.via),
         object_text=job.target_name,
         job=job,
         before={"active": job.from_name},

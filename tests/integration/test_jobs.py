@@ -240,3 +240,13 @@ def test_memory_that_people_see_follows_an_unload_in_the_middle_of_a_switch(
     DatabaseEffects(job).instance_gone(str(ModelInstance.objects.get().instance_id))
     pool.refresh_from_db()
     assert (pool.held_bytes, pool.free_bytes) == (0, pool.total_bytes)
+
+
+def test_end_of_a_commands_job_is_written_down_as_the_commands(small: ModelDefinition) -> None:
+    job = actions.request_switch(small, actor=Actor(None, "command")).job
+    assert job is not None
+    running.run_job(job.pk)
+    assert [(entry.event, entry.via) for entry in AuditEntry.objects.order_by("id")] == [
+        (AuditEvent.SWITCH_REQUEST, "command"),
+        (AuditEvent.JOB_END, "command"),
+    ]
