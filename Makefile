@@ -10,12 +10,17 @@ MAKEFLAGS += --no-print-directory
 
 .PHONY: help
 help: ## Show this list
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 .PHONY: demo
 demo: ## Start Gantry with two small real models; Ctrl-C ends it all
 	$(INSTALL) base models
 	@$(BIN)/python manage.py up --demo
+
+.PHONY: demo-tabby
+demo-tabby: ## Start Gantry with a stand-in for TabbyAPI, without a GPU; Ctrl-C ends it all
+	$(INSTALL) base models
+	@$(BIN)/python -m tests.fakes.tabby.demo
 
 .PHONY: up
 up: ## Start Gantry; Ctrl-C ends it all

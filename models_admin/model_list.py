@@ -158,5 +158,6 @@ def _searchable(row: ModelRow) -> str:
         model.quantization,
         model.parameter_label,
         model.architecture,
+        model.runtime.name,
     )
     return " ".join([*parts, *map(str, model.tags)]).casefold()

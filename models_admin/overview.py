@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from django.db.models import OuterRef, Subquery
+from django.db.models import Count, Exists, OuterRef, Q, Subquery
 from django.utils import timezone
 
 from gantry.live import JobSnapshot
@@ -41,6 +41,7 @@ class ModelRow:
     instance: ModelInstance | None
     usual_load_seconds: float | None  # how long its last load took
     people: int = 0  # who got an answer from it in the last five minutes
+    is_one_of_many: bool = False  # there is another runtime beside the one that loads it
 
     @property
     def is_loaded(self) -> bool:
@@ -146,7 +147,10 @@ def model_rows(
     """Models with their states, by name; all of them, or those with these ids. Counting people is one more query."""
     if models is None:
         last_load = LoadRecord.objects.filter(model=OuterRef("pk")).order_by("-id").values("load_seconds")[:1]
-        queryset = ModelDefinition.objects.with_runtime().annotate(usual_load_seconds=Subquery(last_load))
+        others = Runtime.objects.exclude(pk=OuterRef("runtime"))
+        queryset = ModelDefinition.objects.with_runtime().annotate(
+            usual_load_seconds=Subquery(last_load), has_other_runtimes=Exists(others)
+        )
         models = list(queryset.filter(model_id__in=model_ids) if model_ids is not None else queryset)
     instances = {instance.model_id: instance for instance in ModelInstance.objects.all()}
     people = people_using() if with_people else {}
@@ -159,7 +163,8 @@ def overview() -> Overview:
     rows = model_rows(job, with_people=True)
     last = None if job else SwitchJob.objects.select_related("target").first()
     held = [(row.model, row.instance) for row in rows if row.instance and row.instance.held_bytes]
-    runtimes = tuple(Runtime.objects.select_related("pool"))
+    available = Count("definitions", filter=Q(definitions__is_available=True))
+    runtimes = tuple(Runtime.objects.select_related("pool").annotate(model_count=available))
     pools = {runtime.pool.pk: runtime.pool for runtime in runtimes}
     return Overview(
         rows=rows,
@@ -181,6 +186,7 @@ def _row(model: ModelDefinition, instance: ModelInstance | None, job: JobSnapsho
         instance=instance,
         usual_load_seconds=getattr(model, "usual_load_seconds", None),
         people=people if instance else 0,
+        is_one_of_many=getattr(model, "has_other_runtimes", False),
     )
 
 

@@ -24,17 +24,17 @@ WORDINGS: dict[ErrorCode, Wording] = {
     ErrorCode.OUT_OF_MEMORY: Wording(
         "out of memory",
         "The runtime ran out of memory while it loaded the model.",
-        "Lower the context size or the GPU layers, or unload another model, then switch again.",
+        "Lower its context size (with llama-server also its GPU layers), or unload another model, then switch again.",
     ),
     ErrorCode.NOT_DOWNLOADED: Wording(
-        "file missing",
-        "The model's file is not where its definition says.",
-        "Put the file back or correct the path in the model's definition.",
+        "files missing",
+        "The model is not where its definition says.",
+        "Put its files back, or correct its path in the definition.",
     ),
     ErrorCode.FILE_DAMAGED: Wording(
-        "file damaged",
-        "The model's file is not a complete GGUF file.",
-        "Download or copy the file again, then check it with a scan.",
+        "files damaged",
+        "The model's files are damaged or not complete.",
+        "Download or copy them again, then switch again.",
     ),
     ErrorCode.RUNTIME_MISSING: Wording(
         "no llama-server",
@@ -54,7 +54,7 @@ WORDINGS: dict[ErrorCode, Wording] = {
     ErrorCode.BAD_PARAMETER: Wording(
         "bad parameter",
         "The runtime does not understand one of the model's parameters.",
-        "Correct the parameters in the model's definition; the log names the one.",
+        "Correct the parameters in the model's definition; the runtime's own words or its log name the one.",
     ),
     ErrorCode.PORT_TAKEN: Wording(
         "port taken",
@@ -79,11 +79,11 @@ WORDINGS: dict[ErrorCode, Wording] = {
     ErrorCode.LOAD_FAILED: Wording(
         "did not load",
         "The runtime could not load the model.",
-        "The last lines of the log below name the cause.",
+        "The cause stands beside this, or in the last lines of the runtime's log.",
     ),
     ErrorCode.LOAD_STALLED: Wording(
         "stalled",
-        "The load showed no sign of progress and was stopped.",
+        "The load showed no sign of progress and was given up.",
         "Check the disk that holds the model, then switch again.",
     ),
     ErrorCode.LOAD_TIMEOUT: Wording(
@@ -109,7 +109,7 @@ WORDINGS: dict[ErrorCode, Wording] = {
     ErrorCode.VERIFY_FAILED: Wording(
         "no answer",
         "The model loaded but could not produce a token.",
-        "The file or its parameters may be wrong; the log names the cause.",
+        "Its files or its parameters may be wrong; the runtime's log names the cause.",
     ),
     ErrorCode.STILL_ANSWERING: Wording(
         "still answering",

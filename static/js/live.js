@@ -24,11 +24,14 @@
   document.addEventListener("gantry:updated", announce);
   document.addEventListener("htmx:afterSettle", announce);
 
-  // A live part that has no place here: a model that is new, or the first one of all.
+  // A live part that has no place here: a model that is new, or the first one of all. htmx drops it without a word.
   let isReloading = false;
-  document.addEventListener("htmx:oobErrorNoTarget", (event) => {
-    const id = event.detail.content.id || "";
-    if (isReloading || !/^model-(row|rows)/.test(id)) return;
+  document.addEventListener("htmx:wsBeforeMessage", (event) => {
+    const { message } = event.detail;
+    if (isReloading || !message.includes("<tr")) return;
+    const parts = document.createElement("template");
+    parts.innerHTML = message;
+    if (![...parts.content.children].some((part) => part.id.startsWith("model-row") && !byId(part.id))) return;
     isReloading = true;
     location.reload();
   });

@@ -22,6 +22,7 @@ from gantry.bringup.readiness import Announcer, url_of
 from gantry.bringup.supervisor import Supervisor
 from gantry.env import BASE_DIR, Environment, EnvironmentInvalid, check_host_name, environment
 from models_admin.models import ModelDefinition, Runtime
+from models_admin.runtime_access import lists_models
 
 ROLES = ("all", "web", "worker", "scheduler")
 BROKER_WAIT_SECONDS = 15.0
@@ -156,7 +157,8 @@ class Command(BaseCommand):
 
     def _welcome(self, user_name: str) -> list[str]:
         url = url_of(self.env.gantry_bind, self.env.gantry_port)
-        has_models = ModelDefinition.objects.available().exists()
+        runtimes = Runtime.objects.filter(is_enabled=True)
+        has_models = ModelDefinition.objects.available().exists() or any(map(lists_models, runtimes))
         first_step = (
             "Under Models, click Switch beside a model" if has_models else "Under Models, add a model and switch to it"
         )
