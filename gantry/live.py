@@ -19,6 +19,7 @@ from django.db import transaction
 log = structlog.get_logger(__name__)
 
 STATUS_GROUP = "status"  # every signed-in page: jobs, models, memory
+REQUESTS_GROUP = "requests"  # pages on which people ask for models and are answered
 
 
 class StepSnapshot(TypedDict):
@@ -92,6 +93,14 @@ class MemoryChanged(TypedDict):
     event_id: str
 
 
+class RequestsChanged(TypedDict):
+    """Channel message to the pages that show who asks for which model: read the requests again. Handler `requests_changed`."""
+
+    type: str
+    user_ids: list[int]  # of those who asked
+    event_id: str
+
+
 class ConversationChanged(TypedDict):
     """Channel message to one conversation's group: a message changed. Handler `message_updated`.
 
@@ -130,6 +139,12 @@ def publish_memory_changed(event_id: str) -> None:
     """Tell every page that memory or a runtime's health changed, after the running transaction commits."""
     message: MemoryChanged = {"type": "memory_changed", "event_id": event_id}
     _send_on_commit(STATUS_GROUP, message)
+
+
+def publish_requests_changed(user_ids: Sequence[int], event_id: str) -> None:
+    """Tell the pages of those who asked for a model, and of those who answer, after the running transaction commits."""
+    message: RequestsChanged = {"type": "requests_changed", "user_ids": list(user_ids), "event_id": event_id}
+    _send_on_commit(REQUESTS_GROUP, message)
 
 
 def publish_message(conversation_id: int, message_id: int, state: str) -> None:

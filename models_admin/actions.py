@@ -18,7 +18,15 @@ from gantry.planning.states import TERMINAL_STATES, JobKind, JobState
 from gantry.planning.types import SwitchPlan
 from models_admin import audit, job_moves, job_requests, load_checks, plans
 from models_admin.actor import Actor
-from models_admin.exceptions import ActionRefused, InvalidRequest, ModelUnknown, NotAllowed, NotDownloaded, NotLoaded
+from models_admin.exceptions import (
+    ActionRefused,
+    InvalidRequest,
+    ModelUnknown,
+    NotAllowed,
+    NotDownloaded,
+    NotLoaded,
+    RuntimeUnusable,
+)
 from models_admin.job_requests import (
     HALF_DONE_PERCENT,
     Consent,
@@ -27,8 +35,10 @@ from models_admin.job_requests import (
     put_back_after,
     switch_to_take_over,
 )
-from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchJob
+from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, Runtime, SwitchJob
 from models_admin.plans import Wish
+from models_admin.recovery import send_to_host
+from models_admin.runtime_access import lists_models
 from models_admin.snapshots import job_snapshot
 from models_admin.specs import CONTEXT_PARAMETER
 
@@ -196,7 +206,24 @@ def set_pinned(model: ModelDefinition, is_pinned: bool, *, actor: Actor) -> None
     """Pin a model, so that no switch to another one unloads it, or unpin it."""
     need_permission(actor, "change_modeldefinition", "pin models")
     with transaction.atomic():
-        job_requests.set_pin(model, is_pinned, actor=actor)
+        job_requests.set_pins([(model, is_pinned)], actor=actor)
+
+
+def request_refresh(runtime: Runtime, *, actor: Actor) -> None:
+    """Have the worker of a runtime's host ask the server for its models now. What is new is audited when it is found.
+
+    Raises:
+        NotAllowed: the actor may neither switch models nor change runtimes.
+        RuntimeUnusable: it is switched off, or lists no models by itself.
+        Unavailable: the broker does not answer.
+    """
+    if not actor.may("change_runtime"):
+        need_permission(actor, "switch_model", "ask servers for their models")
+    if not runtime.is_enabled:
+        raise RuntimeUnusable(f"{runtime.name} is switched off.", "Switch it on under Runtimes first.")
+    if not lists_models(runtime):
+        raise RuntimeUnusable(f"{runtime.name} has no list of models.", "Scan the folder that its models lie in.")
+    send_to_host(runtime.pool.host, "models_admin.tasks.refresh_models", [runtime.pk])
 
 
 def _wish(model: ModelDefinition, kind: JobKind, *, context: int | None = None, unpin: Collection[str] = ()) -> Wish:
@@ -234,6 +261,7 @@ __all__ = [
     "put_back_after",
     "request_call",
     "request_preload",
+    "request_refresh",
     "request_restart",
     "request_switch",
     "request_unload",

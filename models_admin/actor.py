@@ -37,6 +37,11 @@ class Actor:
             return False
         return self.user.is_active and self.user.has_perm(f"models_admin.{permission}")
 
+    @property
+    def may_see_status(self) -> bool:
+        """Which model serves and how a switch goes: everybody with a role, and whoever may see definitions."""
+        return self.may("see_status") or self.may("view_modeldefinition")
+
     def has_scope(self, scope: str) -> bool:
         """Whether a key reaches so far (models.api_key.Scope); a person without a key is not narrowed by any."""
         return self.key is None or self.key.has_scope(scope)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gantry.live import JobSnapshot
-from models_admin import actions
+from models_admin import actions, switch_requests
 from models_admin.actor import Actor
 
 
@@ -16,6 +16,7 @@ class Audience:
     may_switch: bool
     may_change: bool
     may_cancel: bool  # the job that is shown
+    may_answer: bool = False  # what others ask for
 
     @classmethod
     def of(cls, actor: Actor, job: JobSnapshot | None) -> Audience:
@@ -24,4 +25,5 @@ class Audience:
             may_switch=actor.may("switch_model"),
             may_change=actor.may("change_modeldefinition"),
             may_cancel=job is not None and actions.may_cancel(job, actor),
+            may_answer=switch_requests.may_answer(actor),
         )

@@ -57,6 +57,8 @@ class AuditEvent(StrEnum):
     MODEL_ASK_APPROVE = "model:ask:approve"
     MODEL_ASK_DECLINE = "model:ask:decline"
     MODEL_ASK_WITHDRAW = "model:ask:withdraw"
+    MODEL_ASK_EXPIRE = "model:ask:expire"
+    WEB_RESTART = "runtime:web:restart"
 
 
 def write(

@@ -1,8 +1,9 @@
-"""Sign-ins, failed sign-ins and sign-outs, as Django and axes tell of them."""
+"""Sign-ins, failed sign-ins and sign-outs, as Django and axes tell of them, and accounts that Django's own code changes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from axes.signals import user_locked_out
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
+from django.db.models.signals import post_save, pre_save
 from django.http import HttpRequest
 from django.utils import timezone
 
@@ -28,6 +30,42 @@ def connect() -> None:
     user_logged_out.connect(note_sign_out, dispatch_uid="models_admin.audit.sign_out")
     user_login_failed.connect(note_failure, dispatch_uid="models_admin.audit.failure")
     user_locked_out.connect(note_lock, dispatch_uid="models_admin.audit.lock")
+
+
+@contextmanager
+def accounts_noted(actor: Actor) -> Iterator[None]:
+    """While this runs, people who are added or get another password are written down in the actor's name.
+
+    For Django's own commands, which save by themselves: the entry follows the row at once, but in a transaction of its own, because
+    one around the whole command would lock the database while it waits for somebody to type.
+    """
+    stored: dict[int, str] = {}
+
+    def remember(*, instance: User, **kwargs: Any) -> None:
+        stored.update(User.objects.filter(pk=instance.pk).values_list("pk", "password"))
+
+    def note(*, instance: User, created: bool, **kwargs: Any) -> None:
+        name = instance.get_username()
+        if created:
+            after = {"username": name, "is_staff": instance.is_staff, "is_superuser": instance.is_superuser}
+            audit.write(audit.AuditEvent.USER_CREATE, actor=actor, object_text=name, after=after)
+        elif stored.get(instance.pk) != instance.password:
+            note_password(instance, actor=actor)
+
+    pre_save.connect(remember, sender=User, weak=False)
+    post_save.connect(note, sender=User, weak=False)
+    try:
+        yield
+    finally:
+        pre_save.disconnect(remember, sender=User)
+        post_save.disconnect(note, sender=User)
+
+
+def note_password(user: User, *, actor: Actor) -> None:
+    """Somebody's password was changed; which one it is stands nowhere."""
+    audit.write(
+        audit.AuditEvent.USER_CHANGE, actor=actor, object_text=user.get_username(), after={"password": "changed"}
+    )
 
 
 def note_sign_in(*, request: HttpRequest | None, user: User, **kwargs: Any) -> None:

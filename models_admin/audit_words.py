@@ -50,6 +50,8 @@ _SENTENCES: dict[str, str] = {
     AuditEvent.MODEL_ASK_APPROVE: "switched to {object} for {asked_by}",
     AuditEvent.MODEL_ASK_DECLINE: "declined {object} to {asked_by}",
     AuditEvent.MODEL_ASK_WITHDRAW: "no longer asks for {object}",
+    AuditEvent.MODEL_ASK_EXPIRE: "let a request for {object} by {asked_by} lapse, which nobody answered",
+    AuditEvent.WEB_RESTART: "restarted the web server",
 }
 # A job that ended well, and one that failed.
 _JOB_VERBS = {
@@ -135,6 +137,7 @@ def event_words(event: str) -> str:
         AuditEvent.KEY_CREATE: "made a key",
         AuditEvent.KEY_REVOKE: "revoked a key",
         AuditEvent.MODEL_ASK_APPROVE: "switched for somebody who had asked",
+        AuditEvent.MODEL_ASK_EXPIRE: "let a request lapse that nobody answered",
         AuditEvent.MODEL_ASK_DECLINE: "declined what somebody had asked for",
     }
     words = special.get(event) or _SENTENCES.get(event, event.replace(":", " "))  # type: ignore[call-overload]

@@ -24,6 +24,7 @@ from gantry.planning.states import JobState
 from models_admin import overview, rendering
 from models_admin.actor import Actor
 from models_admin.audience import Audience
+from models_admin.roles import may_enter_admin
 
 REFUSED = 4403
 TRY_AGAIN = 1011
@@ -46,6 +47,7 @@ class _News:
     model_ids: set[str] | None = None  # None: no news; empty: all of them
     models_event: str = ""
     memory_event: str = ""
+    requests_event: str = ""
 
     def add(self, message: Any, job_id: int | None) -> bool:
         """Note a live event (gantry.live); False for any other message. With `job_id`, only what is about that job counts."""
@@ -59,6 +61,8 @@ class _News:
             case "memory_changed":
                 if job_id is None:
                     self.memory_event = message["event_id"]
+            case "requests_changed":
+                self.requests_event = message["event_id"]
             case _:
                 return False
         return True
@@ -94,6 +98,8 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
             return
         # Joined before the state is read, so that nothing falls between the two.
         await self.channel_layer.group_add(live.STATUS_GROUP, self.channel_name)
+        if self.job_id is None:
+            await self.channel_layer.group_add(live.REQUESTS_GROUP, self.channel_name)
         await self.accept()
         await self._send_present()
         self.telling = asyncio.create_task(self._tell())
@@ -104,6 +110,7 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
         if self.telling is not None:
             self.telling.cancel()
         await self.channel_layer.group_discard(live.STATUS_GROUP, self.channel_name)
+        await self.channel_layer.group_discard(live.REQUESTS_GROUP, self.channel_name)
 
     @override
     async def dispatch(self, message: Any) -> None:
@@ -141,6 +148,9 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
             audience = Audience.of(self.actor, None)
             wanted = sorted(ids)
             await self._send(("rows", news.models_event, *wanted, audience), lambda: _rows(wanted, audience))
+        audience = Audience.of(self.actor, None)
+        if news.requests_event and audience.may_answer:
+            await self._send(("requests", news.requests_event, audience), lambda: rendering.render_requests(audience))
         if news.memory_event:
             await self._send(("memory", news.memory_event), _memory)
 
@@ -188,6 +198,7 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
         if user is None:
             return False
         self.actor = Actor(user, "websocket")
+        Audience.of(self.actor, None)  # asked again from the event loop, where nothing can be read
         self.sees_audit = user.has_perm("models_admin.view_auditentry")
         may_see_jobs = self.job_id is not None and user.has_perm("models_admin.view_switchjob")
         return may_see_jobs or user.has_perm("models_admin.view_modeldefinition")
@@ -199,8 +210,8 @@ def _staff_member(scope: Any) -> User | None:
         session is not None and session.session_key and not session.exists(session.session_key)
     ):
         return None
-    found: User | None = get_user_model().objects.filter(pk=user.pk, is_active=True, is_staff=True).first()
-    return found
+    found: User | None = get_user_model().objects.filter(pk=user.pk).first()
+    return found if found is not None and may_enter_admin(found) else None
 
 
 def _panel(job: JobSnapshot, audience: Audience) -> str:

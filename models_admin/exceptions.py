@@ -10,7 +10,9 @@ ActionRefused
 ├── ModelInUse              409
 ├── AnotherJobRunning       409   carries the job
 ├── DoesNotFitNow           409   carries required, available and freeable bytes
+├── RequestAnswered         409
 ├── RuntimeUnusable         409
+├── RuntimeInUse            409
 ├── InvalidDefinition       422   carries (field, message) pairs
 ├── InvalidRequest          422   carries (field, message) pairs
 ├── RateLimited             429   carries the seconds to wait
@@ -128,10 +130,22 @@ class DoesNotFitNow(ActionRefused):
         self.freeable_bytes = freeable_bytes
 
 
+class RequestAnswered(ActionRefused):
+    """Somebody asked for a model, and that is not open any more: it was answered or withdrawn, or nobody answered for a day."""
+
+    code = "request_answered"
+
+
 class RuntimeUnusable(ActionRefused):
     """The runtime is switched off or cannot be used; the sentence says why."""
 
     code = "runtime_unusable"
+
+
+class RuntimeInUse(ActionRefused):
+    """Models belong to the runtime, so it cannot be deleted."""
+
+    code = "runtime_in_use"
 
 
 class InvalidDefinition(ActionRefused):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -117,8 +117,8 @@ def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any])
     if _wants_consent(wish, plan, unfinished, consent, actor):
         return SwitchDecision("needs_confirmation", plan=plan)
     limits.spend(wish, actor)
-    for model in ModelDefinition.objects.filter(model_id__in=wish.unpinned, is_pinned=True):
-        set_pin(model, False, actor=actor)
+    unpinned = ModelDefinition.objects.filter(model_id__in=wish.unpinned, is_pinned=True)
+    set_pins([(model, False) for model in unpinned], actor=actor)
     job = create_job(wish, plan, actor, options, consent)
     _supersede(unfinished, job, actor)
     job_moves.enqueue_on_commit(job)
@@ -163,7 +163,7 @@ def create_job(
         options={**(options or {}), **({"context": wish.context} if wish.context else {})},
         plan=plan.as_dict(),
         expected_seconds=plan.expected_seconds,
-        eta_seconds=plan.expected_seconds,
+        eta_seconds=plan.expected_seconds if plan.is_time_known else None,
         heartbeat_at=timezone.now(),
     )
     audit.write(
@@ -178,26 +178,45 @@ def create_job(
     return job
 
 
-def set_pin(model: ModelDefinition, is_pinned: bool, *, actor: Actor) -> None:
-    """Pin or unpin, with its audit entry. Inside a transaction."""
-    changed = ModelDefinition.objects.filter(pk=model.pk).exclude(is_pinned=is_pinned).update(is_pinned=is_pinned)
-    if not changed:
-        return
+def set_pins(pins: Iterable[tuple[ModelDefinition, bool]], *, actor: Actor) -> None:
+    """Pin or unpin models, with an audit entry for each that changes. Inside a transaction.
+
+    All rows before the first entry, and by number: whoever writes an entry holds the end of the audit log until the end of the
+    transaction. Two that each held that or a model and wanted the other would wait for each other for ever (PostgreSQL ends one).
+    """
+    changed = [(model, is_pinned) for model, is_pinned in sorted(pins, key=_number) if _pin(model, is_pinned)]
+    for model, is_pinned in changed:
+        audit.write(
+            audit.AuditEvent.MODEL_PIN,
+            actor=actor,
+            object_text=model.name,
+            before={"is_pinned": not is_pinned},
+            after={"is_pinned": is_pinned},
+        )
+        live.publish_models_changed([model.model_id], event_id=f"pin-{model.pk}-{timezone.now().timestamp()}")
+
+
+def _number(pin: tuple[ModelDefinition, bool]) -> int:
+    return pin[0].pk
+
+
+def _pin(model: ModelDefinition, is_pinned: bool) -> bool:
+    """Whether that changed the row."""
+    others = ModelDefinition.objects.filter(pk=model.pk).exclude(is_pinned=is_pinned)
     model.is_pinned = is_pinned
-    audit.write(
-        audit.AuditEvent.MODEL_PIN,
-        actor=actor,
-        object_text=model.name,
-        before={"is_pinned": not is_pinned},
-        after={"is_pinned": is_pinned},
-    )
-    live.publish_models_changed([model.model_id], event_id=f"pin-{model.pk}-{timezone.now().timestamp()}")
+    return bool(others.update(is_pinned=is_pinned))
 
 
 def need_permission(actor: Actor, permission: str, doing: str) -> None:
     """Raises NotAllowed when the actor does not hold the permission."""
     if not actor.may(permission):
         raise NotAllowed(f"You may not {doing}.", "Ask an administrator.")
+
+
+def need_status(actor: Actor) -> None:
+    """Raises NotAllowed when the actor may not see which model serves and how a switch goes."""
+    if not actor.may_see_status:
+        raise NotAllowed("You may not see the state of models.", "Ask an administrator.")
 
 
 def _need_allowed_models(actor: Actor, wish: Wish) -> None:

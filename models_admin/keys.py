@@ -28,6 +28,8 @@ SECRET_BYTES = 32
 _TOKEN = re.compile(r"gty_[0-9a-f]{8}_[0-9a-f]{64}")
 USE_WRITTEN_EVERY = timedelta(minutes=1)
 _HINT = "Send a valid one as “Authorization: Bearer gty_…”. You can make one on the page API keys."
+_NOTHING = object()
+_being_noted: dict[str, datetime | None] = {}  # prefix -> the last use that this process has replaced, or is about to
 _NO_HASH = "0" * 64  # compared with when there is no such key, so that both ways take the same time
 
 
@@ -153,11 +155,18 @@ def _check_usable(key: ApiKey) -> None:
 
 
 def _note_use(key: ApiKey) -> None:
-    """At most once a minute: a busy key must not become a write for each request."""
+    """At most once a minute: a busy key must not become a write for each request, nor one for each that comes during the write."""
     now = timezone.now()
-    if key.last_used_at is None or key.last_used_at < now - USE_WRITTEN_EVERY:
+    is_noted = key.last_used_at is not None and key.last_used_at >= now - USE_WRITTEN_EVERY
+    if is_noted or _being_noted.get(key.prefix, _NOTHING) == key.last_used_at:
+        return
+    _being_noted[key.prefix] = key.last_used_at
+    try:
         unnoted = models.Q(last_used_at=None) | models.Q(last_used_at__lt=now - USE_WRITTEN_EVERY)
         ApiKey.objects.filter(unnoted, pk=key.pk).update(last_used_at=now)
+    except BaseException:
+        _being_noted.pop(key.prefix, None)
+        raise
 
 
 def _need_right(actor: Actor, user: User, permission: str, doing: str) -> None:

@@ -25,19 +25,19 @@ def save_policy(
         before = _values(SwitchPolicy.current(), changed)
         policy.save()
         after = _values(policy, changed)
+        if pinned is not None:
+            # Before the policy's own entry: models are locked ahead of the audit log, as a switch that unpins does (`set_pins`).
+            _pin_exactly({model.pk for model in pinned}, actor)
         if before != after:
             audit.write(
                 audit.AuditEvent.POLICY_CHANGE, actor=actor, object_text="Switch policy", before=before, after=after
             )
-        if pinned is not None:
-            _pin_exactly({model.pk for model in pinned}, actor)
 
 
 def _pin_exactly(wanted: Collection[int], actor: Actor) -> None:
-    for model in ModelDefinition.objects.filter(is_pinned=True).exclude(pk__in=wanted):
-        job_requests.set_pin(model, False, actor=actor)
-    for model in ModelDefinition.objects.filter(is_pinned=False, pk__in=wanted):
-        job_requests.set_pin(model, True, actor=actor)
+    unpinned = ModelDefinition.objects.filter(is_pinned=True).exclude(pk__in=wanted)
+    pinned = ModelDefinition.objects.filter(is_pinned=False, pk__in=wanted)
+    job_requests.set_pins([*((model, False) for model in unpinned), *((model, True) for model in pinned)], actor=actor)
 
 
 def _values(policy: SwitchPolicy, names: Sequence[str]) -> dict[str, Any]:

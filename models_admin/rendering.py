@@ -10,7 +10,7 @@ from typing import Any
 from django.template.loader import render_to_string
 
 from gantry.live import JobSnapshot
-from models_admin import overview
+from models_admin import overview, switch_requests
 from models_admin.actor import Actor
 from models_admin.audience import Audience
 from models_admin.audit_words import audit_sentence
@@ -19,6 +19,7 @@ from models_admin.model_list import ListQuery, lines_of
 from models_admin.models import ModelDefinition, SwitchJob
 from models_admin.overview import ModelRow, Overview, Segment
 from models_admin.plan_view import plan_view
+from models_admin.runtime_access import lists_models
 from models_admin.snapshots import job_snapshot
 
 EVENTS_SHOWN = 500
@@ -43,7 +44,7 @@ def panel_context(job: JobSnapshot | None, target: ModelDefinition | None) -> di
 
 
 def memory_context(now: Overview) -> dict[str, Any]:
-    """What the memory part shows: each pool with the parts of its bar in their places, and the runtimes."""
+    """What the memory part shows: each pool with the parts of its bar in their places, the runtimes, and which list their models."""
     pools = [
         {
             "view": pool,
@@ -52,7 +53,8 @@ def memory_context(now: Overview) -> dict[str, Any]:
         }
         for pool in now.pools
     ]
-    return {"pools": pools, "runtimes": now.runtimes}
+    listing = {runtime.pk for runtime in now.runtimes if runtime.is_enabled and lists_models(runtime)}
+    return {"pools": pools, "runtimes": now.runtimes, "listing": listing}
 
 
 def render_job_update(job: JobSnapshot, audience: Audience) -> str:
@@ -65,6 +67,16 @@ def render_job_update(job: JobSnapshot, audience: Audience) -> str:
 def render_memory(now: Overview) -> str:
     """Memory bars and runtimes: the same for everybody."""
     return _render("_memory.html", None, memory_context(now), oob=True)
+
+
+def render_requests(audience: Audience) -> str:
+    """What people ask for and nobody has answered, for those who may answer; one query. Nothing for others."""
+    return _render("_requests.html", audience, requests_context(audience), oob=True) if audience.may_answer else ""
+
+
+def requests_context(audience: Audience) -> dict[str, Any]:
+    """What the part about requests shows: nothing to those who may not answer them."""
+    return {"requests": list(switch_requests.open_requests()) if audience.may_answer else []}
 
 
 def render_list(rows: Sequence[ModelRow], audience: Audience) -> str:
@@ -87,7 +99,7 @@ def render_present(audience_of: Callable[[JobSnapshot | None], Audience]) -> tup
     job = now.job or now.last_job
     audience = audience_of(job)
     panel = _render("_panel.html", audience, panel_context(job, model_of(job, now.rows)), oob=True)
-    return panel + render_memory(now), render_list(now.rows, audience)
+    return panel + render_requests(audience) + render_memory(now), render_list(now.rows, audience)
 
 
 def job_story(job: SwitchJob, *, with_audit: bool) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from typing_extensions import override
 ADMINISTRATOR, OPERATOR, MEMBER = "Administrator", "Operator", "Member"
 ROLES = (ADMINISTRATOR, OPERATOR, MEMBER)
 APPS = ("models_admin", "chat", "auth", "axes")  # whose rights an administrator holds
-MEMBER_RIGHTS = frozenset({"chat"})
+MEMBER_RIGHTS = frozenset({"chat", "see_status"})
 OPERATOR_RIGHTS = MEMBER_RIGHTS | {
     "switch_model",
     "cancel_any_job",

@@ -7,7 +7,7 @@ from celery.signals import worker_ready
 from django.conf import settings
 from django.core.cache import cache
 
-from models_admin import audit_chain, recovery, running, server_models, stale_jobs, upkeep
+from models_admin import audit_chain, recovery, running, server_models, stale_jobs, switch_requests, upkeep
 from models_admin.models import MemoryPool, Runtime
 
 REPORT_SECONDS = 300.0  # a report that nobody has fetched by then is dropped
@@ -22,11 +22,12 @@ def run_job(job_id: int) -> None:
 
 @shared_task(name="models_admin.tasks.reconcile_hosts")
 def reconcile_hosts() -> None:
-    """Ask the worker of each host to compare records with reality; end the jobs of hosts that have none any more."""
+    """Ask the worker of each host to compare records with reality; end what nobody works on or answers any more."""
     for host in MemoryPool.objects.values_list("host", flat=True):
         # A worker that is away finds one request when it comes back, not a heap of them.
         current_app.send_task("models_admin.tasks.reconcile_host", args=[host], queue=f"host.{host}", expires=5.0)
     stale_jobs.end_jobs_of_lost_hosts()
+    switch_requests.expire_outdated()
 
 
 @shared_task(name="models_admin.tasks.reconcile_host")

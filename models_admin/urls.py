@@ -5,7 +5,7 @@ from __future__ import annotations
 from django.contrib.admin import AdminSite
 from django.urls import URLPattern, path
 
-from models_admin.views import imports, jobs, logs, models_tab, switching, times
+from models_admin.views import imports, jobs, logs, models_tab, requests, servers, switching, times
 
 
 def admin_urls(site: AdminSite) -> list[URLPattern]:
@@ -22,8 +22,11 @@ def admin_urls(site: AdminSite) -> list[URLPattern]:
         path("models/<int:pk>/restart/", view(switching.restart), name="model_restart"),
         path("models/<int:pk>/preload/", view(switching.preload), name="model_preload"),
         path("pools/<int:pk>/unload-all/", view(switching.unload_all), name="pool_unload_all"),
+        path("runtimes/<int:pk>/refresh/", view(servers.refresh), name="runtime_refresh"),
         path("models/<int:pk>/pin/", view(models_tab.pin), name="model_pin"),
         path("models/<int:pk>/log/", view(logs.log_page), name="model_log"),
+        path("requests/<int:pk>/approve/", view(requests.approve), name="request_approve"),
+        path("requests/<int:pk>/decline/", view(requests.decline), name="request_decline"),
         path("switches/times/", view(times.times), name="expected_times"),
         path("switches/<int:pk>/", view(jobs.switch_job), name="switch_job"),
         path("switches/<int:pk>/cancel/", view(jobs.cancel), name="switch_job_cancel"),

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import DatabaseError
 
@@ -18,6 +18,8 @@ from gantry.bringup.exceptions import CannotStart
 from gantry.env import environment
 from gantry.planning.states import ErrorCode
 from gantry.planning.wording import wording
+from models_admin.actor import COMMAND
+from models_admin.audit_signals import accounts_noted
 from models_admin.models import MemoryPool, Runtime
 from models_admin.runtime_access import KEY_FROM_ENVIRONMENT, runtime_for
 
@@ -120,6 +122,7 @@ def ensure_administrator(env: Environment) -> tuple[str, str | None]:
         )
     given = env.django_superuser_password
     password = given or secrets.token_urlsafe(12)
-    User.objects.create_superuser(name, env.django_superuser_email, password)
+    with transaction.atomic(), accounts_noted(COMMAND):
+        User.objects.create_superuser(name, env.django_superuser_email, password)
     how = "the password of DJANGO_SUPERUSER_PASSWORD" if given else f"password {password} (shown this once)"
     return name, f"Created the administrator {name} with {how}"

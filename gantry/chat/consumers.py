@@ -13,14 +13,14 @@ from django.contrib.auth.models import User
 from typing_extensions import override
 
 from gantry import live
-from gantry.chat import rendering, status
+from gantry.chat import rendering, requests, status
 from gantry.chat.markdown import GrowingMarkdown
 from gantry.chat.models import Conversation, Message
 from gantry.chat.rendering import MessageView
 from gantry.chat.status import Audience, ChatStatus
-from gantry.live import ConversationChanged, JobSnapshot, JobUpdated, MemoryChanged, ModelsChanged
+from gantry.live import ConversationChanged, JobSnapshot, JobUpdated, MemoryChanged, ModelsChanged, RequestsChanged
 from gantry.once import Once
-from models_admin import actions
+from models_admin import actions, switch_requests
 from models_admin.actor import Actor
 
 RIGHTS_SECONDS = 30.0  # how long somebody who was switched off may still see what is said
@@ -36,10 +36,15 @@ class ChatConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     actor: Actor
     may_switch = False
+    may_ask = False
+    may_answer = False
+    # What the page tells of requests changes when a job ends, too: an approved one is news until then.
+    _tells_of_requests = False
     conversation: Conversation | None = None
     # Which banner stands on the page: as long as it is the same, only its bar and words are sent, so that a click on its button
     # does not fall into the moment in which the button is replaced.
     _banner: _Banner | None = None
+    _shown = (0, 0)  # job and its event that the page shows
 
     @override
     async def connect(self) -> None:
@@ -53,25 +58,32 @@ class ChatConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
         await database_sync_to_async(self._read_rights)(user)
         # Join first, then read: what changes in between comes as a hint.
         await self.channel_layer.group_add(live.STATUS_GROUP, self.channel_name)
+        if self.may_ask or self.may_answer:
+            await self.channel_layer.group_add(live.REQUESTS_GROUP, self.channel_name)
         if self.conversation is not None:
             await self.channel_layer.group_add(live.conversation_group(self.conversation.pk), self.channel_name)
         await self.accept()
-        await self._send_status(f"connect-{uuid.uuid4()}")
+        await self._send_status(f"connect-{uuid.uuid4()}", beside=await self._requests_html())
         await self._send_message(None)
 
     @override
     async def disconnect(self, code: int) -> None:
         """Leave."""
         await self.channel_layer.group_discard(live.STATUS_GROUP, self.channel_name)
+        await self.channel_layer.group_discard(live.REQUESTS_GROUP, self.channel_name)
         if self.conversation is not None:
             await self.channel_layer.group_discard(live.conversation_group(self.conversation.pk), self.channel_name)
 
     async def job_updated(self, event: JobUpdated) -> None:
         """A job began, moved or ended."""
         job = event["job"]
+        if job["id"] == self._shown[0] and job["seq"] < self._shown[1]:
+            return  # the page was rendered from the row meanwhile, which is ahead of what is sent about it
         audience = self._audience(job)
         # A cancel that is asked for changes the job without a new event number.
         key = event["event_id"], job["is_cancelling"]
+        if job["is_finished"] and self.may_ask and self._tells_of_requests:
+            await self.send(text_data=await self._requests_html())
         if self._banner is None or self._banner != _banner_key(job, audience):
             await self._send_status(key)
             return
@@ -84,6 +96,11 @@ class ChatConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     async def memory_changed(self, event: MemoryChanged) -> None:
         """Memory is not shown here."""
+
+    async def requests_changed(self, event: RequestsChanged) -> None:
+        """Somebody asked for a model, or was answered."""
+        if (self.may_answer or self.scope["user"].pk in event["user_ids"]) and await self._still_may_see():
+            await self.send(text_data=await self._requests_html())
 
     async def message_updated(self, event: ConversationChanged) -> None:
         """A message of the open conversation changed: an answer grew, or a row has to be read again."""
@@ -108,12 +125,24 @@ class ChatConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
             await self.close()
         return bool(is_active)
 
-    async def _send_status(self, key: Hashable) -> None:
-        """Everything about models, from the rows."""
+    async def _send_status(self, key: Hashable, beside: str = "") -> None:
+        """Everything about models, from the rows, and what is to be told `beside` it."""
         current = await _statuses.get(key, _read)
         audience = self._audience(current.job)
-        await self.send(text_data=await _pages.get((key, audience), lambda: _render(current, audience)))
+        page = await _pages.get((key, audience), lambda: _render(current, audience))
+        await self.send(text_data=page + beside)
         self._banner = _banner_key(current.job, audience)
+        if current.job is not None:
+            self._shown = current.job["id"], current.job["seq"]
+
+    async def _requests_html(self) -> str:
+        """What this person asked for, or is asked, from the rows; nothing for those who do neither."""
+        if not (self.may_ask or self.may_answer):
+            return ""
+        view = await database_sync_to_async(requests.read)(self.actor)
+        self._tells_of_requests = not view.is_empty
+        html: str = await database_sync_to_async(requests.html)(view)
+        return html
 
     async def _send_message(self, message_id: int | None, text: str = "") -> None:
         """One message from its row; the last one for None. `text` may be further than the row."""
@@ -139,13 +168,15 @@ class ChatConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]
 
     def _read_rights(self, user: User) -> None:
         self.may_switch = self.actor.may("switch_model")
+        self.may_ask, self.may_answer = switch_requests.may_ask(self.actor), switch_requests.may_answer(self.actor)
         self.actor.may("cancel_any_job")  # read now: `may_cancel` is asked at each event, from the event loop
         query = parse_qs(self.scope["query_string"].decode())
         wanted = next(iter(query.get("conversation", ())), "")
         self.conversation = Conversation.objects.of(user).filter(pk=wanted).first() if wanted.isdecimal() else None
 
     def _audience(self, job: JobSnapshot | None) -> Audience:
-        return Audience(self.may_switch, job is not None and actions.may_cancel(job, self.actor))
+        may_cancel = job is not None and actions.may_cancel(job, self.actor)
+        return Audience(self.may_switch, may_cancel, self.may_ask)
 
 
 def _banner_key(job: JobSnapshot | None, audience: Audience) -> _Banner | None:

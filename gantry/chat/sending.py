@@ -23,6 +23,7 @@ MAX_CHARACTERS = 32_000
 TITLE_CHARACTERS = 60
 
 NO_MODEL = "Select a model to start chatting."
+MAY_NOT_CHAT = "You may not chat; ask an administrator."
 STILL_ANSWERING = "An answer is still being written. Wait for it or stop it first."
 
 
@@ -33,8 +34,10 @@ def ask(user: User, conversation: Conversation | None, text: str) -> Message:
         The answer, in state streaming. The caller starts the generation after this has committed.
 
     Raises:
-        SendRefused: the text is empty or too long, no model is active, a job is running, or an answer is being written.
+        SendRefused: the person may not chat, the text is empty or too long, no model is active, a job is running, or an answer is
+            being written.
     """
+    _need_right(user)
     text = _checked(text)
     with _one_answer_at_a_time(), transaction.atomic():
         instance = serving_instance()
@@ -51,9 +54,11 @@ def ask_again(failed: Message) -> Message:
     """A new answer to the question whose answer failed; the failed one stays as it is.
 
     Raises:
-        SendRefused: it did not fail or is not the last message, no model is active, a job is running, or an answer is being written.
+        SendRefused: the person may not chat, it did not fail or is not the last message, no model is active, a job is running, or an
+            answer is being written.
     """
     conversation = failed.conversation
+    _need_right(conversation.user)
     with _one_answer_at_a_time(), transaction.atomic():
         is_last = not conversation.messages.filter(pk__gt=failed.pk).exists()
         if failed.state != Message.State.FAILED or not is_last:
@@ -101,6 +106,11 @@ def title_for(text: str) -> str:
         return line
     head = line[:TITLE_CHARACTERS]
     return f"{head.rsplit(' ', 1)[0] if ' ' in head else head}…"
+
+
+def _need_right(user: User) -> None:
+    if not user.has_perm("models_admin.chat"):
+        raise SendRefused(MAY_NOT_CHAT, 403)
 
 
 def _checked(text: str) -> str:

@@ -21,7 +21,6 @@ from models_admin.snapshots import job_snapshot
 from models_admin.templatetags.gantry_format import seconds, seconds_left
 
 SELECT_A_MODEL = "Select a model to start chatting"
-MAY_NOT_SWITCH = "You may not switch models; ask an administrator."
 FAILURE_SHOWN = timedelta(minutes=10)  # how long a page that is opened still tells of the last failure
 
 DOING: Mapping[str, str] = {
@@ -41,6 +40,7 @@ class Audience:
 
     may_switch: bool
     may_cancel: bool
+    may_ask: bool = False  # others, for a model
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from gantry.chat import views, views_models
+from gantry.chat import views, views_keys, views_models, views_requests
 
 app_name = "chat"
 urlpatterns = [
@@ -16,5 +16,9 @@ urlpatterns = [
     path("messages/<int:pk>/stop/", views.stop, name="stop"),
     path("messages/<int:pk>/again/", views.again, name="again"),
     path("models/<int:pk>/switch/", views_models.switch, name="switch"),
+    path("models/<int:pk>/ask/", views_requests.ask, name="ask"),
+    path("requests/<int:pk>/withdraw/", views_requests.withdraw, name="withdraw"),
+    path("keys/", views_keys.page, name="keys"),
+    path("keys/<int:pk>/revoke/", views_keys.revoke, name="revoke_key"),
     path("jobs/<int:pk>/cancel/", views_models.cancel, name="cancel"),
 ]

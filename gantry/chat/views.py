@@ -12,13 +12,13 @@ from django.utils import timezone
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 from django_htmx.http import HttpResponseClientRedirect, trigger_client_event
 
-from gantry.chat import generation, rendering, sending, status
+from gantry.chat import generation, rendering, requests, sending, status
 from gantry.chat.exceptions import SendRefused
 from gantry.chat.forms import RenameForm
 from gantry.chat.models import Conversation, Message
 from gantry.chat.status import Audience
 from gantry.chat.web import ChatRequest, dialog, page_path, signed_in
-from models_admin import actions
+from models_admin import actions, switch_requests
 from models_admin.actor import Actor
 
 LISTED_CONVERSATIONS = 100
@@ -150,7 +150,8 @@ def _page_context(request: ChatRequest, conversation: Conversation | None) -> di
         "conversation": conversation,
         "open_pk": conversation.pk if conversation else None,
         "status": current,
-        "audience": Audience(actor.may("switch_model"), may_cancel),
+        "audience": Audience(actor.may("switch_model"), may_cancel, switch_requests.may_ask(actor)),
+        "requests": requests.read(actor),
         "max_characters": sending.MAX_CHARACTERS,
         **_messages_context(request, conversation),
         **_list_context(request),

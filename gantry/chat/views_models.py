@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from django.http import HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404
 from django.views.decorators.http import require_http_methods, require_POST
-from django_htmx.http import trigger_client_event
 
-from gantry.chat.status import MAY_NOT_SWITCH
-from gantry.chat.web import ChatRequest, dialog, page_path, signed_in
+from gantry.chat.web import ChatRequest, dialog, done, refused, signed_in
 from gantry.planning.states import StepKind
 from gantry.planning.types import SwitchPlan
 from models_admin import actions
 from models_admin.actor import Actor
-from models_admin.exceptions import ActionRefused, NotAllowed
+from models_admin.exceptions import ActionRefused
 from models_admin.models import ModelDefinition, ModelInstance, SwitchJob
 from models_admin.plan_view import plan_view
 from models_admin.snapshots import job_snapshot
@@ -35,9 +33,9 @@ def switch(request: ChatRequest, pk: int) -> HttpResponse:
                 model, actor=actor, confirm="confirm" in request.POST, plan_was_shown=was_shown
             )
             if decision.status != "needs_confirmation":
-                return _done(request)
+                return done(request)
     except ActionRefused as exc:
-        return _refused(request, exc, f"Cannot switch to {model.name}")
+        return refused(request, exc, f"Cannot switch to {model.name}")
     active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
     context = {
         "model": model,
@@ -55,26 +53,9 @@ def cancel(request: ChatRequest, pk: int) -> HttpResponse:
     try:
         actions.cancel_job(job, actor=Actor.from_request(request, via="chat"))
     except ActionRefused as exc:
-        return _refused(request, exc, "This cannot be cancelled")
-    return _done(request)
+        return refused(request, exc, "This cannot be cancelled")
+    return done(request)
 
 
 def _needs_confirmation(plan: SwitchPlan) -> bool:
     return bool(plan.evicted) or any(step.kind == StepKind.LOAD for step in plan.steps)
-
-
-def _done(request: ChatRequest) -> HttpResponse:
-    """The socket shows what happens next; without it, the page does."""
-    if not request.htmx:
-        return redirect(page_path(request))
-    return trigger_client_event(HttpResponse(status=204), "dialogDone")
-
-
-def _refused(request: ChatRequest, exc: ActionRefused, title: str) -> HttpResponse:
-    is_permission = isinstance(exc, NotAllowed) and "switch" in str(exc)
-    context = {
-        "title": title,
-        "sentence": MAY_NOT_SWITCH if is_permission else str(exc),
-        "hint": "" if is_permission else exc.hint,
-    }
-    return dialog(request, "chat/_refused_dialog.html", context, status=exc.status)

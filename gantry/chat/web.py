@@ -1,4 +1,4 @@
-"""What the chat's views share: who may come in, and how a form is answered with and without htmx."""
+"""What the chat's views share: who may come in, how a form is answered with and without htmx, and how a refusal is shown."""
 
 from __future__ import annotations
 
@@ -10,10 +10,12 @@ from urllib.parse import urlsplit
 from django.contrib.auth.models import User
 from django.contrib.auth.views import redirect_to_login
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import render, resolve_url
+from django.shortcuts import redirect, render, resolve_url
 from django.utils.http import url_has_allowed_host_and_scheme, urlencode
-from django_htmx.http import HttpResponseClientRedirect
+from django_htmx.http import HttpResponseClientRedirect, trigger_client_event
 from django_htmx.middleware import HtmxDetails
+
+from models_admin.exceptions import ActionRefused
 
 P = ParamSpec("P")
 
@@ -64,3 +66,19 @@ def dialog(request: ChatRequest, name: str, context: Mapping[str, object], statu
     """A dialog: its content for htmx, else a page of its own. `name` is the template of the content."""
     shown = {**context, "dialog_template": name, "next": page_path(request)}
     return render(request, name if request.htmx else "chat/dialog_page.html", shown, status=status)
+
+
+def done(request: ChatRequest) -> HttpResponse:
+    """The socket shows what happens next; without it, the page does."""
+    if not request.htmx:
+        return redirect(page_path(request))
+    return trigger_client_event(HttpResponse(status=204), "dialogDone")
+
+
+def refused(request: ChatRequest, exc: ActionRefused, title: str) -> HttpResponse:
+    """Why an action was not done and what to do about it, as a dialog, with the headers that belong to it."""
+    context = {"title": title, "sentence": str(exc), "hint": exc.hint}
+    response = dialog(request, "chat/_refused_dialog.html", context, status=exc.status)
+    for name, value in exc.headers.items():
+        response.headers[name] = value
+    return response

@@ -16,7 +16,7 @@ class Migration(migrations.Migration):
     operations = [
         migrations.AlterModelOptions(
             name='modeldefinition',
-            options={'ordering': ['name', 'model_id'], 'permissions': [('chat', 'Can chat with the model that serves'), ('switch_model', 'Can switch, unload and restart models'), ('cancel_any_job', 'Can cancel switches of others')], 'verbose_name': 'model'},
+            options={'ordering': ['name', 'model_id'], 'permissions': [('chat', 'Can chat with the model that serves'), ('see_status', 'Can see which model serves, and how a switch goes'), ('switch_model', 'Can switch, unload and restart models'), ('cancel_any_job', 'Can cancel switches of others')], 'verbose_name': 'model'},
         ),
         migrations.AddField(
             model_name='switchpolicy',

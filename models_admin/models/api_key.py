@@ -19,9 +19,9 @@ class Scope(models.TextChoices):
     ADMIN = "admin", "Everything that its user may do"
 
 
-_SEEING = frozenset(
+_SEEING = frozenset({"see_status"}) | {
     f"view_{name}" for name in ("modeldefinition", "modelinstance", "runtime", "memorypool", "switchjob", "switchevent")
-)
+}
 # Permissions of this app that each scope leaves to the user; the scope ADMIN leaves all.
 PERMISSIONS: dict[str, frozenset[str]] = {
     Scope.STATUS: _SEEING,

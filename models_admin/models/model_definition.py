@@ -76,6 +76,7 @@ class ModelDefinition(models.Model):
         ordering = ["name", "model_id"]
         permissions = [
             ("chat", "Can chat with the model that serves"),
+            ("see_status", "Can see which model serves, and how a switch goes"),
             ("switch_model", "Can switch, unload and restart models"),
             ("cancel_any_job", "Can cancel switches of others"),
         ]

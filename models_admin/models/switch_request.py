@@ -68,3 +68,24 @@ class SwitchRequest(models.Model):
     def __str__(self) -> str:
         """Who asks for what."""
         return f"{self.user} asks for {self.model}"
+
+    @property
+    def is_outdated(self) -> bool:
+        """Nobody has answered it for a day; the state says so a moment later."""
+        return self.state == self.State.OPEN and self.created_at <= timezone.now() - LIFETIME
+
+    @property
+    def is_open(self) -> bool:
+        """It waits for an answer."""
+        return self.state == self.State.OPEN and not self.is_outdated
+
+    @property
+    def words(self) -> str:
+        """How it stands, for the one who asked."""
+        if self.state == self.State.DECLINED:
+            return f"declined by {self.answered_by_name}" + (f": {self.answer}" if self.answer else "")
+        if self.state == self.State.APPROVED:
+            return f"approved by {self.answered_by_name}"
+        if self.state == self.State.WITHDRAWN:
+            return "withdrawn"
+        return "asked; waiting for an operator" if self.is_open else "nobody answered for a day"

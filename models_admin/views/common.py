@@ -60,4 +60,11 @@ def refused(request: HtmxRequest, exc: ActionRefused, *, slot: str, back: str = 
         messages.error(request, f"{exc} {exc.hint}".strip())
         return redirect(back)
     response = render_partial(request, "models_admin/_refusal.html", {"refusal": exc}, status=exc.status)
-    return retarget(reswap(response, "innerHTML"), f"#{slot}")
+    return with_headers(retarget(reswap(response, "innerHTML"), f"#{slot}"), exc)
+
+
+def with_headers(response: HttpResponse, exc: ActionRefused) -> HttpResponse:
+    """The answer with what a refusal says beside the status, such as when to try again."""
+    for name, value in exc.headers.items():
+        response.headers[name] = value
+    return response

@@ -66,6 +66,7 @@ def _context(request: HtmxRequest, now: Overview) -> dict[str, Any]:
     query = ListQuery.from_parameters(request.GET)
     lines = query.apply(lines_of(now.rows))
     job = now.job or now.last_job
+    audience = Audience.of(actor_of(request), job)
     return {
         "title": "Models",
         "content_title": "Models",
@@ -76,7 +77,8 @@ def _context(request: HtmxRequest, now: Overview) -> dict[str, Any]:
         "lines": lines,
         "shown_count": sum(not line.is_hidden for line in lines),
         "models_dir": settings.MODELS_DIR,
-        "audience": Audience.of(actor_of(request), job),
+        "audience": audience,
+        **rendering.requests_context(audience),
         **rendering.memory_context(now),
         **rendering.panel_context(job, rendering.model_of(job, now.rows)),
     }

@@ -25,7 +25,15 @@ from models_admin.models import MemoryPool, ModelDefinition, ModelInstance
 from models_admin.plan_view import plan_view
 from models_admin.snapshots import job_snapshot
 from models_admin.usage import people_using
-from models_admin.views.common import HtmxRequest, actor_of, find_model, may_see_models, render_page, render_partial
+from models_admin.views.common import (
+    HtmxRequest,
+    actor_of,
+    find_model,
+    may_see_models,
+    render_page,
+    render_partial,
+    with_headers,
+)
 from models_admin.ways_out_view import ways_out_views
 
 _ask = require_http_methods(["GET", "HEAD", "POST"])
@@ -44,16 +52,16 @@ def switch(request: HtmxRequest, pk: int) -> HttpResponse:
     try:
         wanted = _wanted(request)
     except ActionRefused as exc:
-        return _refuse(request, find_model(pk), "switch", exc)
+        return refuse(request, find_model(pk), "switch", exc)
     act = partial(actions.request_switch, confirm="confirm" in request.POST, plan_was_shown=True, **wanted)
-    return _answer(request, pk, "switch", act, wanted)
+    return answer(request, pk, "switch", act, wanted)
 
 
 @_ask
 @may_see_models
 def preload(request: HtmxRequest, pk: int) -> HttpResponse:
     """Load a model in the background."""
-    return _answer(request, pk, "preload", actions.request_preload)
+    return answer(request, pk, "preload", actions.request_preload)
 
 
 @_ask
@@ -68,7 +76,7 @@ def unload_all(request: HtmxRequest, pk: int) -> HttpResponse:
         plan = actions.preview_unload_all(pool, actor=actor)
     except ActionRefused as exc:
         context = {"refusal": exc, "heading": "Nothing can be unloaded now", **_running(exc)}
-        return _show(request, context, status=exc.status)
+        return with_headers(_show(request, context, status=exc.status), exc)
     action_url = reverse("admin:pool_unload_all", args=[pk])
     return _show(
         request,
@@ -84,14 +92,14 @@ def unload_all(request: HtmxRequest, pk: int) -> HttpResponse:
 @may_see_models
 def unload(request: HtmxRequest, pk: int) -> HttpResponse:
     """Unload a model."""
-    return _answer(request, pk, "unload", actions.request_unload)
+    return answer(request, pk, "unload", actions.request_unload)
 
 
 @_ask
 @may_see_models
 def restart(request: HtmxRequest, pk: int) -> HttpResponse:
     """Load a model again."""
-    return _answer(request, pk, "restart", actions.request_restart)
+    return answer(request, pk, "restart", actions.request_restart)
 
 
 def _wanted(request: HtmxRequest) -> dict[str, Any]:
@@ -107,13 +115,22 @@ def _wanted(request: HtmxRequest) -> dict[str, Any]:
     return {"context": int(context) if context else None, "unpin": tuple(given.getlist("unpin"))}
 
 
-def _answer(
+def answer(
     request: HtmxRequest,
     pk: int,
     kind: str,
     act: Callable[..., SwitchDecision],
     wanted: dict[str, Any] | None = None,
+    *,
+    action_url: str = "",
+    lead: str = "",
 ) -> HttpResponse:
+    """The plan on GET; on POST what `act` does, or the plan again where it has to be confirmed.
+
+    Args:
+        action_url: where the dialog's button leads, when not back to the address of this kind.
+        lead: a sentence above the plan.
+    """
     model = find_model(pk)
     try:
         if request.method == "POST":
@@ -122,7 +139,7 @@ def _answer(
                 return _accepted(request, model, decision, kind)
         plan = actions.preview(model, kind=kind, actor=actor_of(request), **(wanted or {}))
     except ActionRefused as exc:
-        return _refuse(request, model, kind, exc)
+        return refuse(request, model, kind, exc)
     taken_over = actions.switch_to_take_over(model) if kind == "switch" else None
     return _show(
         request,
@@ -131,15 +148,17 @@ def _answer(
             "kind": kind,
             "plan": plan_view(plan.as_dict(), _answers(plan), _active_name(), _people(plan)),
             "wanted": wanted,
-            "action_url": reverse(f"admin:model_{kind}", args=[model.pk]),
+            "lead": lead,
+            "action_url": action_url or reverse(f"admin:model_{kind}", args=[model.pk]),
             "taken_over": job_snapshot(taken_over) if taken_over else None,
         },
     )
 
 
-def _refuse(request: HtmxRequest, model: ModelDefinition, kind: str, exc: ActionRefused) -> HttpResponse:
+def refuse(request: HtmxRequest, model: ModelDefinition, kind: str, exc: ActionRefused) -> HttpResponse:
+    """Why it cannot be done now, and the ways out."""
     context = {"model": model, "kind": kind, **_refusal_context(request, model, kind, exc)}
-    return _show(request, context, status=exc.status)
+    return with_headers(_show(request, context, status=exc.status), exc)
 
 
 def _active_name() -> str:

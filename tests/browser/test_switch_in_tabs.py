@@ -126,7 +126,9 @@ def test_person_who_may_not_switch_is_told_so_and_can_chat(serving: Callable[[st
     oda = sign_in("oda")
     wait_for_model(oda.first, GEMMA)
     oda.first.locator("#model-button").click()
-    expect(oda.first.locator("#model-menu")).to_contain_text("You may not switch models; ask an administrator.")
+    expect(oda.first.locator("#model-menu")).to_contain_text(
+        "You may not switch models yourself. Choose one to ask for it."
+    )
     oda.first.keyboard.press("Escape")
     assert "Paris" in ask(oda.first, "What is the capital of France?")
 

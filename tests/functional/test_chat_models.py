@@ -45,11 +45,11 @@ def test_menu_groups_models_by_state(member: User, null_runtime: Runtime, gemma:
 def test_somebody_who_may_not_switch_is_told_so(outsider: User, gemma: ModelDefinition) -> None:
     client = signed_in(outsider)
 
-    assert "You may not switch models; ask an administrator." in client.get("/").content.decode()
+    assert "You may not switch models yourself. Choose one to ask for it." in client.get("/").content.decode()
     assert "/switch/" not in client.get("/").content.decode()
     response = client.post(f"/models/{gemma.pk}/switch/", {"confirmed": "1"}, headers=HTMX)
     assert response.status_code == 403
-    assert "You may not switch models; ask an administrator." in response.content.decode()
+    assert "You may not switch models. Ask an administrator." in response.content.decode()
     assert not SwitchJob.objects.exists()
 
 

@@ -315,3 +315,15 @@ def test_only_the_last_answer_can_be_asked_for_again(browser: Client, outsider: 
 
     assert response.status_code == 409
     assert "can no longer be asked for again" in response.content.decode()
+
+
+def test_who_may_not_chat_is_refused(outsider: User, null_runtime: Runtime) -> None:
+    serve(null_runtime)
+    failed = answer_in(talk(outsider, ("Hi", "Hello")), state="failed", error_text="It broke.")
+    outsider.groups.clear()
+    client = signed_in(outsider)
+
+    for address in ("/send/", f"/messages/{failed.pk}/again/"):
+        response = client.post(address, {"text": "Hi"}, headers=HTMX)
+        assert response.status_code == 403
+        assert "You may not chat; ask an administrator." in response.content.decode()

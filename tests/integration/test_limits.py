@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
-from django.db import connections
 from django.utils import timezone
 from pytest_django.fixtures import Settings
 
 from gantry.planning.states import JobState
-from gantry.ratelimit.base import Window
 from gantry.ratelimit.moving_window import limiter_for
 from gantry.runtimes.null import NullWorld
 from models_admin import actions
 from models_admin.actor import COMMAND, SYSTEM, Actor
 from models_admin.exceptions import RateLimited, Unavailable
 from models_admin.keys import create_key
-from models_admin.models import AuditEntry, ModelDefinition, ModelInstance, Runtime, SwitchJob, SwitchPolicy
+from models_admin.models import AuditEntry, ModelDefinition, ModelInstance, Runtime, SwitchJob
 from tests.factories import make_job, make_model
-from tests.redis_server import RedisServer, start_redis
+from tests.integration.limits_world import fail, person, policy, serve
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,50 +35,10 @@ def limits_on(settings: Settings) -> Iterator[None]:
     limiter_for.cache_clear()
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A real Valkey, as `manage.py up` starts one."""
-    server = start_redis(tmp_path_factory.mktemp("redis"))
-    yield server
-    server.stop()
-
-
 @pytest.fixture
 def models(null_runtime: Runtime, world: NullWorld) -> list[ModelDefinition]:
     """More small models than anybody may switch to in a minute."""
     return [make_model(null_runtime, size_bytes=1000) for _ in range(12)]
-
-
-def person(name: str, *permissions: str) -> Actor:
-    """Somebody who may switch, and what else is named."""
-    user = User.objects.create_user(name)
-    user.user_permissions.add(*Permission.objects.filter(codename__in=["switch_model", *permissions]))
-    return Actor(user, "rest")
-
-
-def policy(**fields: Any) -> None:
-    """The switch policy with these values."""
-    SwitchPolicy(**fields).save()
-
-
-def fail(model: ModelDefinition, code: str = "load_failed", *, seconds_ago: float = 0.0, **fields: Any) -> SwitchJob:
-    """A switch to the model that failed."""
-    ended = timezone.now() - timedelta(seconds=seconds_ago)
-    pool = model.runtime.pool
-    return make_job(pool, model, state=JobState.FAILED, error_code=code, finished_at=ended, **fields)
-
-
-def serve(model: ModelDefinition) -> None:
-    """The model is loaded and active."""
-    ModelInstance.objects.filter(is_active=True).update(is_active=False)
-    ModelInstance.objects.create(
-        instance_id=f"00000000-0000-0000-0000-{model.pk:012d}",
-        model=model,
-        runtime=model.runtime,
-        state="loaded",
-        is_active=True,
-        loaded_at=timezone.now(),
-    )
 
 
 @pytest.mark.usefixtures("limits_on")
@@ -322,90 +274,3 @@ def test_switch_is_refused_and_reading_goes_on_while_redis_is_away(
     assert actions.preview(models[0], actor=ben).steps
     client.force_login(ben.user)
     assert client.get("/").status_code == 200
-
-
-def test_window_that_is_full_tells_when_it_has_room_on_a_real_redis(redis: RedisServer) -> None:
-    limiter = limiter_for(redis.url)
-    window = Window("test-full", 2, seconds=30)
-    assert limiter.take([window]) is None
-    assert limiter.take([window]) is None
-    refusal = limiter.take([window, Window("test-free", 5)])
-    assert refusal is not None
-    assert refusal.window == window
-    assert 25 < refusal.wait_seconds <= 30
-
-
-_TAKER = """
-import sys
-from gantry.ratelimit.base import Window
-from gantry.ratelimit.moving_window import limiter_for
-limiter, window = limiter_for(sys.argv[1]), Window("shared", 20)
-print(sum(limiter.take([window]) is None for _ in range(30)))
-"""
-
-
-def test_two_processes_share_a_limit(redis: RedisServer) -> None:
-    started = [
-        subprocess.Popen([sys.executable, "-c", _TAKER, redis.url], cwd=ROOT, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    assert sum(int(process.communicate(timeout=60)[0]) for process in started) == 20
-
-
-_SWITCHER = """
-import json, os, sys
-from concurrent.futures import ThreadPoolExecutor
-import django
-django.setup()
-from django.conf import settings
-from django.db import connections
-settings.DATABASES["default"].update(json.loads(sys.argv[2]))
-connections["default"].settings_dict.update(json.loads(sys.argv[2]))
-settings.LIMITS_URL = sys.argv[1]
-from tests.integration.test_limits import ask
-with ThreadPoolExecutor(8) as pool:
-    print(json.dumps(list(pool.map(lambda pair: ask(*pair), json.loads(sys.argv[3])))))
-"""
-
-
-def ask(user_pk: int, model_pk: int) -> tuple[str, int]:
-    """One request by a thread of its own: ("accepted", 0) or ("refused", seconds to wait)."""
-    try:
-        model = ModelDefinition.objects.with_runtime().get(pk=model_pk)
-        status: str = actions.request_switch(model, actor=Actor(User.objects.get(pk=user_pk), "rest")).status
-        return status, 0
-    except RateLimited as exc:
-        return "refused", exc.retry_after
-    finally:
-        connections.close_all()
-
-
-@pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("in_all", "allowed"), [(10, 10), (0, 30)])
-def test_fifty_requests_at_once_by_ten_people_in_two_processes_make_exactly_the_allowed_jobs(
-    redis: RedisServer, settings: Settings, null_runtime: Runtime, world: NullWorld, in_all: int, allowed: int
-) -> None:
-    policy(switches_in_all=in_all)
-    settings.LIMITS_URL = redis.url
-    people = [person(f"person-{in_all}-{number}").user.pk for number in range(10)]  # type: ignore[union-attr]
-    pairs = [(people[n % 10], make_model(null_runtime, size_bytes=1000).pk) for n in range(50)]
-    database = {
-        key: value
-        for key, value in connections["default"].settings_dict.items()
-        if key in {"NAME", "PORT", "HOST", "USER", "PASSWORD"}
-    }
-    other = subprocess.Popen(
-        [sys.executable, "-c", _SWITCHER, redis.url, json.dumps(database, default=str), json.dumps(pairs[25:])],
-        cwd=ROOT,
-        env={**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings"},
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with ThreadPoolExecutor(8) as pool:
-        outcomes = list(pool.map(lambda pair: ask(*pair), pairs[:25]))
-    outcomes += [tuple(outcome) for outcome in json.loads(other.communicate(timeout=90)[0])]
-    assert Counter(status for status, _ in outcomes) == {"accepted": allowed, "refused": 50 - allowed}
-    assert SwitchJob.objects.count() == allowed
-    assert all(30 < wait <= 61 for status, wait in outcomes if status == "refused")
-    per_person = Counter(SwitchJob.objects.values_list("requested_by", flat=True))
-    assert max(per_person.values()) <= 3
