@@ -52,6 +52,7 @@ VERSION = (
 )[1]
 
 INSTALLED_APPS = [
+    "gantry",  # first: its commands stand before Django's of the same name
     "daphne",
     "unfold.apps.BasicAppConfig",
     "models_admin.admin_site.GantryAdminConfig",
@@ -64,15 +65,16 @@ INSTALLED_APPS = [
     "axes",
     "channels",
     "ninja",  # for the static files of its documentation page
-    "gantry",
     "models_admin",
     "gantry.chat",
 ]
 
 MIDDLEWARE = [
     "gantry.middleware.HealthMiddleware",  # first: it answers without session, host check or database set-up
+    "gantry.api.quick_status.QuickStatusMiddleware",  # before all that makes a request slow
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
+    "gantry.api.middleware.ApiMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
     "django.middleware.csrf.CsrfViewMiddleware",
@@ -121,6 +123,10 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", 
 CHANNEL_LAYERS: dict[str, Any] = {
     "default": {"BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer", "CONFIG": {"hosts": [REDIS_URL]}}
 }
+
+# Largest bodies of requests, in bytes. Pages take what Django takes (2.5 MB: a chat template may be long); the API takes less.
+API_BODY_BYTES = 64 * 1024
+API_IMPORT_BYTES = 1_000_000  # a models.yaml; one with thousands of models is far smaller
 
 # Where switches are counted against the limits of the switch policy; empty: nowhere, and there are no limits.
 LIMITS_URL: str = REDIS_URL if env.gantry_limits else ""
@@ -258,6 +264,7 @@ UNFOLD: dict[str, Any] = {
                         "link": reverse_lazy("admin:auth_group_changelist"),
                         "permission": _may_view("auth.view_group"),
                     },
+                    {"title": "API keys", "icon": "key", "link": reverse_lazy("chat:keys"), "active": False},
                 ],
             },
         ],

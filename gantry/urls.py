@@ -5,7 +5,6 @@ from django.contrib.auth import views as auth_views
 from django.urls import include, path
 
 from gantry.api.app import api
-from gantry.api.recover import recover
 
 urlpatterns = [
     path("admin/", admin.site.urls),
@@ -15,7 +14,6 @@ urlpatterns = [
         name="sign_in",
     ),
     path("sign-out/", auth_views.LogoutView.as_view(), name="sign_out"),
-    path("api/recover", recover, name="recover"),
     path("", include("gantry.chat.urls")),
     path("", api.urls),
 ]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from typing import Any
 from urllib.parse import urlencode
 
-from asgiref.sync import sync_to_async
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.core.handlers.asgi import ASGIRequest
 from django.http import Http404, HttpRequest, HttpResponse, StreamingHttpResponse
 from django.shortcuts import redirect, render
 from django.urls import URLPattern, path
-from django.utils import timezone
 from typing_extensions import override
 
-from models_admin import audit, audit_export, audit_review, audit_view
+from models_admin import audit_export, audit_review, audit_view
 from models_admin.actor import Actor
 from models_admin.admin_readonly import ReadOnlyAdmin
 from models_admin.audit_review import AuditFilter
@@ -80,18 +76,8 @@ class AuditEntryAdmin(ReadOnlyAdmin):
         wanted, name = AuditFilter.from_query(request.GET), request.GET.get("format", "csv")
         if name not in audit_export.CONTENT_TYPES:
             raise Http404("Entries are exported as csv or jsonl.")
-        audit.write(
-            audit.AuditEvent.AUDIT_EXPORT,
-            actor=Actor.from_request(request, via="page"),
-            object_text="Audit log",
-            after={"format": name, "filter": wanted.as_query()},
-        )
-        pieces = audit_export.export(wanted, "csv" if name == "csv" else "jsonl")
-        # Each server takes one kind of iterator only; the other it would read to its end into memory.
-        content = _in_threads(pieces) if isinstance(request, ASGIRequest) else pieces
-        response = StreamingHttpResponse(content, content_type=audit_export.CONTENT_TYPES[name])
-        response.headers["Content-Disposition"] = f'attachment; filename="audit-{timezone.localdate()}.{name}"'
-        return response
+        actor = Actor.from_request(request, via="page")
+        return audit_export.answer_with_file(request, wanted, "csv" if name == "csv" else "jsonl", actor=actor)
 
     def _check(self, request: HttpRequest) -> None:
         """Looking is all that anybody may do here."""
@@ -119,13 +105,3 @@ def _number(request: HttpRequest, name: str) -> int | None:
 def _whole(text: str) -> int | None:
     """A number that a column holds."""
     return int(text) if text.isascii() and text.isdigit() and len(text) < 19 else None
-
-
-async def _in_threads(pieces: Iterator[str]) -> AsyncIterator[str]:
-    """Piece by piece, each read where Django reads its database."""
-
-    def next_piece() -> str | None:
-        return next(pieces, None)
-
-    while (piece := await sync_to_async(next_piece)()) is not None:
-        yield piece

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Any
-from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib import admin
@@ -17,15 +16,14 @@ from unfold.widgets import UnfoldAdminPasswordWidget
 from gantry.runtimes.base import ProgressKind
 from gantry.runtimes.registry import capabilities_of
 from models_admin.actor import Actor
+from models_admin.exceptions import InvalidRequest
 from models_admin.forms import JSONTextField
 from models_admin.models import Runtime
 from models_admin.runtime_access import KEY_FROM_ENVIRONMENT
-from models_admin.runtimes import delete_runtime, save_runtime
+from models_admin.runtimes import checked_address, delete_runtime, save_runtime
 from models_admin.templatetags.gantry_format import ago
 
 REMOVE = "-"  # typed into a key's field
-_NEEDS_ADDRESS = frozenset({Runtime.Kind.TABBY})
-_TAKES_ADDRESS = _NEEDS_ADDRESS | {Runtime.Kind.LLAMA_ROUTER}
 _PROGRESS = {
     ProgressKind.FRACTION: "tells how far a load is",
     ProgressKind.BYTES: "tells the bytes a load has read",
@@ -64,15 +62,11 @@ class RuntimeForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptab
 
     def clean_url(self) -> str:
         """Scheme and host, as far as the kind of runtime takes one."""
-        url = str(self.cleaned_data.get("url") or "").strip().rstrip("/")
         kind = self.cleaned_data.get("kind") or self.instance.kind
-        if url and kind and kind not in _TAKES_ADDRESS:
-            raise ValidationError("Gantry starts this kind of runtime itself: leave the address empty.")
-        if not url:
-            if kind in _NEEDS_ADDRESS:
-                raise ValidationError("Give its address, such as http://127.0.0.1:5000.")
-            return ""
-        return _checked_address(url)
+        try:
+            return checked_address(kind, str(self.cleaned_data.get("url") or ""))
+        except InvalidRequest as exc:
+            raise ValidationError([message for _, message in exc.errors]) from exc
 
     def clean_api_key(self) -> str:
         """What is to be stored."""
@@ -87,21 +81,6 @@ class RuntimeForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptab
         if typed == REMOVE:
             return ""
         return typed or str(getattr(self.instance, name) or "")
-
-
-def _checked_address(url: str) -> str:
-    try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValidationError("This is no address: check the port and the brackets.") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or port == 0:
-        raise ValidationError("Give an address that starts with http:// or https://, such as http://127.0.0.1:5000.")
-    if parts.username or parts.password:
-        raise ValidationError("Leave name and password out of the address; keys have fields of their own.")
-    if parts.path or parts.query or parts.fragment:
-        raise ValidationError("Give the address without a path, such as http://127.0.0.1:5000.")
-    return url
 
 
 @admin.register(Runtime)

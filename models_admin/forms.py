@@ -10,13 +10,13 @@ from django.core.exceptions import ValidationError
 from typing_extensions import override
 from unfold.widgets import UnfoldAdminTextareaWidget, UnfoldAdminTextInputWidget
 
+from gantry import strict_json
 from models_admin import catalog, definitions
 from models_admin.exceptions import InvalidDefinition, ModelInUse
 from models_admin.models import ModelDefinition
 
 MOST_YAML_BYTES = 1_000_000  # a file with thousands of models is far smaller
 _IDENTITY = ("model_id", "runtime")  # by these the process of a model is known
-MOST_DIGITS = 100  # of a whole number; Python itself refuses thousands, with another sentence
 
 
 class JSONTextField(forms.JSONField):
@@ -32,9 +32,9 @@ class JSONTextField(forms.JSONField):
     def to_python(self, value: Any) -> Any:
         if isinstance(value, str) and value.strip():
             try:
-                value = _decoded_json(value)
-            except (ValueError, RecursionError) as exc:
-                raise ValidationError(_json_error(exc), code="invalid") from exc
+                value = strict_json.decode(value)
+            except strict_json.NotStrictJSON as exc:
+                raise ValidationError(str(exc), code="invalid") from exc
         if value in (None, ""):
             return self.kind()
         if not isinstance(value, self.kind):
@@ -169,41 +169,3 @@ def _decoded(raw: bytes) -> str:
     except UnicodeDecodeError as exc:
         line = raw[: exc.start].count(b"\n") + 1
         raise ValidationError(f"Line {line} is not UTF-8 text. Save the file as UTF-8.") from exc
-
-
-def _decoded_json(text: str) -> Any:
-    """JSON, without what Python alone takes for it and what neither a database nor a page can hold.
-
-    Raises:
-        ValidationError, ValueError, RecursionError: for `_json_error` to put in words.
-    """
-    value = json.loads(text, parse_constant=_refuse_constant, parse_int=_whole_number, object_pairs_hook=_mapping)
-    json.dumps(value, ensure_ascii=False).encode()
-    return value
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValidationError(f"This is not JSON: {name} is no number.", code="invalid")
-
-
-def _whole_number(digits: str) -> int:
-    if len(digits) > MOST_DIGITS:
-        raise ValidationError("A number has too many digits.", code="invalid")
-    return int(digits)
-
-
-def _mapping(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in values:
-            raise ValidationError(f"{key} is given twice.", code="invalid")
-        values[key] = value
-    return values
-
-
-def _json_error(exc: ValueError | RecursionError) -> str:
-    if isinstance(exc, json.JSONDecodeError):
-        return f"This is not JSON: line {exc.lineno}, column {exc.colno}: {exc.msg}."
-    if isinstance(exc, UnicodeEncodeError):
-        return r"An escape such as \ud800 stands for half a character only, which cannot be stored."
-    return "This is nested too deeply."

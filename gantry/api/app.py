@@ -7,6 +7,9 @@ from ninja import NinjaAPI, Swagger
 
 from gantry.api.auth import KeyAuth, SessionAuth
 from gantry.api.errors import answer_refusals
+from gantry.api.reading import StrictParser
+from gantry.api.seeds import admin_models, llm, models_status, serving, switch_stream
+from gantry.api.v1.routers import ROUTERS
 
 api = NinjaAPI(
     title="Gantry",
@@ -20,5 +23,13 @@ api = NinjaAPI(
     docs_url="/api/v1/docs",
     docs=Swagger(settings={"persistAuthorization": False}),
     auth=[KeyAuth(), SessionAuth()],
+    parser=StrictParser(),
 )
 answer_refusals(api)
+for _prefix, _router in ROUTERS:
+    api.add_router(_prefix, _router)
+api.add_router("", llm.router)
+api.add_router("", models_status.router)
+api.add_router("", switch_stream.router)
+api.add_router("", serving.router)
+api.add_router("", admin_models.router)

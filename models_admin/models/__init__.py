@@ -3,6 +3,7 @@
 from models_admin.models.api_key import ApiKey
 from models_admin.models.audit_entry import AuditEntry
 from models_admin.models.audit_head import AuditAnchor, AuditHead
+from models_admin.models.idempotency import IdempotentAnswer
 from models_admin.models.load_record import LoadRecord
 from models_admin.models.memory_pool import MemoryPool
 from models_admin.models.model_definition import ModelDefinition
@@ -20,6 +21,7 @@ __all__ = [
     "AuditAnchor",
     "AuditEntry",
     "AuditHead",
+    "IdempotentAnswer",
     "LoadRecord",
     "MemoryPool",
     "ModelDefinition",

@@ -71,7 +71,7 @@ def test_staff_may_ask(pool: MemoryPool) -> None:
 def test_others_are_refused_in_words(pool: MemoryPool, member: User) -> None:
     response = client_of(member).post(URL)
     assert response.status_code == 403
-    assert response.json()["detail"] == "You may not ask for a recovery."
+    assert (response.json()["code"], response.json()["detail"]) == ("forbidden", "You may not ask for a recovery.")
     assert Client().post(URL).status_code == 401
     assert not AuditEntry.objects.exists()
 

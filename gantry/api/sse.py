@@ -1,0 +1,221 @@
+"""Server-sent events: how they are written, and a job's events as they happen.
+
+The rows are the truth: each event carries its number, so whoever connects again with `Last-Event-ID` gets what was missed and nothing
+twice. Hints of the channel layer only say when to look; rows are read once in a process for all who listen.
+
+Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import structlog
+from channels.db import database_sync_to_async
+from channels.layers import get_channel_layer
+from django.http import StreamingHttpResponse
+
+from gantry import live
+from gantry.live import JobSnapshot
+from gantry.once import Once
+from models_admin.models import SwitchEvent, SwitchJob
+from models_admin.snapshots import job_snapshot
+
+log = structlog.get_logger(__name__)
+
+CONTENT_TYPE = "text/event-stream"
+KEEP_ALIVE = ": keep-alive\n\n"  # a comment: proxies see traffic, clients nothing
+KEEP_ALIVE_SECONDS = 10.0
+LOOK_SECONDS = 1.0  # how often the rows are read when the broker is away, so that nobody can tell us when
+_HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+
+
+class JobEvent(TypedDict):
+    """One thing that happened in a job. Percent 0 to 100; sizes in bytes, times in seconds."""
+
+    seq: int  # 1, 2, 3 … within the job
+    job_id: int
+    state: str  # planning.states.JobState
+    step_kind: str  # planning.states.StepKind, or ""
+    percent: float
+    bytes_done: int | None
+    bytes_total: int | None
+    eta_seconds: float | None
+    text: str
+    at: str  # ISO 8601
+
+
+@dataclass(frozen=True, slots=True)
+class JobUpdate:
+    """An event, and the job as it was when the event was read: of the last event, or a little later."""
+
+    event: JobEvent
+    job: JobSnapshot
+
+    @property
+    def is_last(self) -> bool:
+        """Nothing follows: the job has ended with it."""
+        return self.job["is_finished"] and self.event["seq"] >= self.job["seq"]
+
+
+def encode(event: str, data: Mapping[str, Any], event_id: str | int = "") -> str:
+    """One event as it goes over the wire. Data is JSON on one line.
+
+    Args:
+        event_id: what the client sends back as `Last-Event-ID`; "": it keeps the last one.
+    """
+    number = f"id: {event_id}\n" if event_id != "" else ""
+    return f"{number}event: {event}\ndata: {json.dumps(data, ensure_ascii=False)}\n\n"
+
+
+def stream(pieces: AsyncIterator[str]) -> StreamingHttpResponse:
+    """An answer that passes pieces on as they come, kept by no proxy."""
+    return StreamingHttpResponse(pieces, content_type=CONTENT_TYPE, headers=_HEADERS)
+
+
+def last_event_id(headers: Mapping[str, str]) -> int:
+    """The number that a client has seen last; 0 when it says none, or none of ours."""
+    text = headers.get("Last-Event-ID", "").strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0
+
+
+async def follow_job(
+    job_id: int, *, after: int = 0, keep_alive_seconds: float = KEEP_ALIVE_SECONDS
+) -> AsyncGenerator[JobUpdate | None]:
+    """The events of a job above a number, in order, none twice and none left out; ends after the last one.
+
+    None is a sign to write KEEP_ALIVE: nothing has happened for so many seconds. It also ends when the job's row is gone.
+    Close it (`aclosing`) when the client leaves.
+    """
+    # Joined before the rows are read, so that nothing falls between the two.
+    async with _hints() as hints:
+        seen, hint = after, ""
+        while True:
+            updates, job = await _look(job_id, seen, hint)
+            for update in updates:
+                yield update
+                seen = update.event["seq"]
+            if job is None or (job["is_finished"] and (not updates or seen >= job["seq"])):
+                return
+            hint = await hints.next_of(job_id, seen, keep_alive_seconds)
+            if not hint:  # nothing was heard; the rows are looked at all the same, for a hint may be lost
+                yield None
+
+
+async def follow_as_text(
+    updates: AsyncGenerator[JobUpdate | None], keep_alive: str = KEEP_ALIVE
+) -> AsyncGenerator[str]:
+    """A job's events as the API writes them: `progress` for each, and `end`, which carries the whole job."""
+    async with aclosing(updates):
+        async for update in updates:
+            if update is None:
+                yield keep_alive
+            elif update.is_last:
+                yield encode("end", {**update.event, "job": update.job}, update.event["seq"])
+            else:
+                yield encode("progress", update.event, update.event["seq"])
+
+
+_Look = tuple[list[JobUpdate], JobSnapshot | None]
+_looks: Once[_Look] = Once()
+
+
+class _Hints:
+    """A place in the group that every live page listens to."""
+
+    def __init__(self, channel: str = "") -> None:
+        self._layer = get_channel_layer()
+        self._channel = channel  # "": nobody tells us anything
+        self._message: asyncio.Future[Any] | None = None
+
+    async def next_of(self, job_id: int, seen: int, seconds: float) -> str:
+        """The next hint that a job has moved past an event, as its id; "" when none came for so long."""
+        if not self._channel:
+            await asyncio.sleep(min(LOOK_SECONDS, seconds))
+            return ""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + seconds
+        while (left := deadline - loop.time()) > 0:
+            message = await self._receive(left)
+            job = message["job"] if message and message["type"] == "job_updated" else None
+            if job and job["id"] == job_id and job["seq"] > seen:
+                return str(message["event_id"])
+        return ""
+
+    async def _receive(self, seconds: float) -> Any:
+        # The same receive goes on over several waits: the Redis layer takes one that is cancelled for the end of the channel.
+        self._message = self._message or asyncio.ensure_future(self._layer.receive(self._channel))
+        done, _ = await asyncio.wait({self._message}, timeout=seconds)
+        if not done:
+            return None
+        message, self._message = self._message, None
+        return message.result()
+
+    async def close(self) -> None:
+        """Leave."""
+        if self._message is not None:
+            self._message.cancel()
+            await asyncio.wait({self._message})
+        if self._channel:
+            await self._layer.group_discard(live.STATUS_GROUP, self._channel)
+
+
+@asynccontextmanager
+async def _hints() -> AsyncGenerator[_Hints]:
+    hints = _Hints(await _joined())
+    try:
+        yield hints
+    finally:
+        await hints.close()
+
+
+async def _joined() -> str:
+    """A channel of our own in the group; "" when the broker is away."""
+    layer = get_channel_layer()
+    try:
+        channel: str = await layer.new_channel()
+        await layer.group_add(live.STATUS_GROUP, channel)
+    except Exception as exc:  # noqa: BLE001 - whatever the layer fails with, the rows tell the same a little later
+        log.warning("live_hints_away", reason=repr(exc))
+        return ""
+    return channel
+
+
+async def _look(job_id: int, seen: int, hint: str) -> _Look:
+    """What the rows say; those who heard the same hint and have seen the same read them once together."""
+
+    async def read() -> _Look:
+        look: _Look = await database_sync_to_async(_read)(job_id, seen)
+        return look
+
+    return await (_looks.get((job_id, seen, hint), read) if hint else read())
+
+
+def _read(job_id: int, seen: int) -> _Look:
+    # Events before the job: then the job is never older than the last of them.
+    events = list(SwitchEvent.objects.filter(job_id=job_id, seq__gt=seen).order_by("seq"))
+    job = SwitchJob.objects.select_related("target").filter(pk=job_id).first()
+    if job is None:
+        return [], None
+    snapshot = job_snapshot(job)
+    return [JobUpdate(_event(event), snapshot) for event in events], snapshot
+
+
+def _event(row: SwitchEvent) -> JobEvent:
+    return {
+        "seq": row.seq,
+        "job_id": row.job_id,
+        "state": row.state,
+        "step_kind": row.step_kind,
+        "percent": round(row.percent, 1),
+        "bytes_done": row.bytes_done,
+        "bytes_total": row.bytes_total,
+        "eta_seconds": row.eta_seconds,
+        "text": row.text,
+        "at": row.at.isoformat(),
+    }

@@ -1,0 +1,146 @@
+"""A job's events for programs: from the rows, in order, each once, while the job goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+
+import pytest
+from asgiref.sync import sync_to_async
+from channels.layers import get_channel_layer
+from pytest_django.fixtures import Settings
+
+from gantry import live
+from gantry.api import sse
+from gantry.planning.states import JobState
+from models_admin import job_moves
+from models_admin.models import ModelDefinition, Runtime, SwitchJob
+from models_admin.snapshots import job_snapshot
+from tests.factories import make_job, make_model
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+WAIT = 20.0  # longer than any of these tests takes: the stream says nothing by itself
+
+
+@pytest.fixture
+def model(null_runtime: Runtime) -> ModelDefinition:
+    return make_model(null_runtime, model_id="small", name="Small")
+
+
+@pytest.fixture
+def job(model: ModelDefinition) -> SwitchJob:
+    """At work, with three events."""
+    job = make_job(model.runtime.pool, model, state=JobState.LOADING)
+    for number in range(3):
+        job_moves.record_event(job, text=f"Event {number + 1}", percent=10.0 * number)
+    return job
+
+
+async def move(job: SwitchJob, text: str) -> None:
+    await sync_to_async(job_moves.record_event)(job, text=text)
+
+
+async def end(job: SwitchJob) -> None:
+    await sync_to_async(job_moves.finish)(job, JobState.SUCCEEDED, text="Done")
+
+
+async def numbers(job: SwitchJob, after: int = 0, keep_alive: float = WAIT) -> list[int]:
+    async with aclosing(sse.follow_job(job.pk, after=after, keep_alive_seconds=keep_alive)) as updates:
+        return [update.event["seq"] async for update in updates if update]
+
+
+async def test_job_that_has_ended_is_told_from_its_rows(job: SwitchJob) -> None:
+    await end(job)
+    assert await numbers(job) == [1, 2, 3, 4]
+    assert await numbers(job, after=2) == [3, 4]
+    assert await numbers(job, after=4) == []
+    assert await numbers(job, after=400) == []
+
+
+async def test_each_event_comes_once_and_in_order_while_the_job_goes_on(job: SwitchJob) -> None:
+    seen: list[int] = []
+    async with aclosing(sse.follow_job(job.pk, after=1, keep_alive_seconds=WAIT)) as updates:
+        async for update in updates:
+            assert update is not None
+            seen.append(update.event["seq"])
+            if seen[-1] == 3:
+                # Two at once, a hint that is told twice, and one of another job.
+                await move(job, "Event 4")
+                await move(job, "Event 5")
+                hint = {"type": "job_updated", "job": await sync_to_async(job_snapshot)(job), "event_id": "again"}
+                await get_channel_layer().group_send(live.STATUS_GROUP, hint)
+                other = {**hint, "job": {**hint["job"], "id": job.pk + 1, "seq": 99}}  # type: ignore[dict-item]
+                await get_channel_layer().group_send(live.STATUS_GROUP, other)
+            if seen[-1] == 5:
+                assert not update.is_last
+                await end(job)
+    assert seen == [2, 3, 4, 5, 6]
+    assert update
+    assert update.is_last
+
+
+async def test_hint_that_was_lost_costs_no_event(job: SwitchJob) -> None:
+    async with aclosing(sse.follow_job(job.pk, after=3, keep_alive_seconds=0.05)) as updates:
+        assert await anext(updates) is None
+        # As the worker would, but nobody is told.
+        await SwitchJob.objects.filter(pk=job.pk).aupdate(state=JobState.FAILED, seq=4)
+        await job.events.acreate(seq=4, state="failed", percent=20)
+        seen = [update.event["seq"] async for update in updates if update]
+    assert seen == [4]
+
+
+async def test_two_who_listen_hear_the_same(job: SwitchJob) -> None:
+    first, second = asyncio.ensure_future(numbers(job)), asyncio.ensure_future(numbers(job, after=3))
+    await move(job, "Event 4")
+    await end(job)
+    assert (await first, await second) == ([1, 2, 3, 4, 5], [4, 5])
+
+
+async def test_whoever_leaves_is_out_of_the_group(job: SwitchJob) -> None:
+    async with aclosing(sse.follow_job(job.pk, keep_alive_seconds=0.01)) as updates:
+        while await anext(updates) is not None:
+            pass
+        assert get_channel_layer().groups[live.STATUS_GROUP]
+    assert not get_channel_layer().groups.get(live.STATUS_GROUP)
+
+
+async def test_broker_that_is_away_leaves_the_rows(
+    job: SwitchJob, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": ["redis://127.0.0.1:1"]},
+        }
+    }
+    monkeypatch.setattr(sse, "LOOK_SECONDS", 0.01)
+    async with aclosing(sse.follow_job(job.pk, after=2)) as updates:
+        first = await anext(updates)
+        assert first is not None
+        assert first.event["text"] == "Event 3"
+        assert await anext(updates) is None
+        await end(job)
+        assert [update.event["seq"] async for update in updates if update] == [4]
+
+
+async def test_job_whose_row_is_gone_ends_the_stream(job: SwitchJob) -> None:
+    async with aclosing(sse.follow_job(job.pk, after=3, keep_alive_seconds=0.01)) as updates:
+        assert await anext(updates) is None
+        await SwitchJob.objects.filter(pk=job.pk).adelete()
+        assert [update async for update in updates if update] == []
+
+
+async def test_text_is_written_as_the_standard_says(job: SwitchJob) -> None:
+    await end(job)
+    text = [piece async for piece in sse.follow_as_text(sse.follow_job(job.pk, after=2))]
+    assert text[0].startswith('id: 3\nevent: progress\ndata: {"seq": 3, ')
+    assert text[1].startswith('id: 4\nevent: end\ndata: {"seq": 4, ')
+    assert all(piece.endswith("}\n\n") and piece.count("\n") == 4 for piece in text)
+
+
+@pytest.mark.parametrize(
+    ("header", "number"), [("", 0), ("17", 17), (" 17 ", 17), ("x", 0), ("-1", 0), ("9" * 30, 0), ("٣", 0)]
+)
+def test_number_that_is_none_of_ours_begins_anew(header: str, number: int) -> None:
+    assert sse.last_event_id({"Last-Event-ID": header}) == number
