@@ -7,15 +7,17 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gantry.settings")
 _django = get_asgi_application()
 
-from channels.auth import AuthMiddlewareStack  # noqa: E402 - Django has to be set up first
-from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402
-from channels.security.websocket import AllowedHostsOriginValidator  # noqa: E402
+from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402 - Django has to be set up first
 
+from gantry.api.ws_door import SocketDoor  # noqa: E402
+from gantry.open_database import hold_open  # noqa: E402
 from gantry.routing import websocket_urlpatterns  # noqa: E402
+
+hold_open()
 
 application = ProtocolTypeRouter(
     {
         "http": _django,
-        "websocket": AllowedHostsOriginValidator(AuthMiddlewareStack(URLRouter(websocket_urlpatterns))),
+        "websocket": SocketDoor(URLRouter(websocket_urlpatterns)),
     }
 )

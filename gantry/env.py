@@ -24,6 +24,7 @@ BASE_DIR = Path(__file__).resolve().parent.parent
 _AMOUNT = r"\s*\d+(\.\d+)?\s*([KMGT]i?)?B?\s*"
 _MEMORY = re.compile(rf"^(auto|ram|nvml|fixed:{_AMOUNT}(\+{_AMOUNT})*)$", re.IGNORECASE)
 _HOST_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")  # it becomes part of a queue's and a file's name
+SUPERVISED = "GANTRY_SUPERVISED"  # `up` sets it for its processes; nobody's setting
 _LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 _SECRETS = (
     "SECRET_KEY",
@@ -146,6 +147,11 @@ class Environment(BaseSettings):
     def allowed_hosts(self) -> list[str]:
         """Host names that the web server answers to."""
         return ["localhost", "127.0.0.1", "[::1]", socket.gethostname(), *self.gantry_allowed_hosts]
+
+
+def is_supervised() -> bool:
+    """Whether `up` runs this process, and starts it again when it ends."""
+    return bool(os.environ.get(SUPERVISED))
 
 
 def _read_secret_files() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from gantry.env import SUPERVISED
+
 # Seconds that an answer may go on after its reader left, so that it is stored, before the web server ends it.
 CLOSE_TIMEOUT_SECONDS = 30
 # One thread runs the switch; the others reconcile, scan and answer chats meanwhile.
@@ -73,5 +75,6 @@ def environment_for(host: str, additions: Mapping[str, str]) -> dict[str, str]:
         **additions,
         "DJANGO_SETTINGS_MODULE": settings_module,
         "GANTRY_HOST": host,
+        SUPERVISED: "1",
         "PYTHONUNBUFFERED": "1",  # a line is shown when it is written
     }

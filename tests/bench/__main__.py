@@ -1,4 +1,4 @@
-"""Measures Gantry: `python -m tests.bench [--quick] [--json FILE]`, or `make bench`. Takes about three minutes."""
+"""Measures Gantry: `python -m tests.bench [--quick] [--json FILE]`, or `make bench`. Takes about ten minutes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tests.bench import foretelling, report, switches
+from tests.bench import audit_pages, fanout, foretelling, many_rows, report, status, switches
 
 SWITCHES, QUICK_SWITCHES = 20, 3
 LARGE_BYTES, QUICK_BYTES = 2_000_000_000, 50_000_000
@@ -40,7 +40,23 @@ def _eta(folder: Path, *, quick: bool) -> dict[str, Any]:
     return foretelling.measure(folder, LARGE_BYTES, RUNS, foretelling.LEARNED_FROM, _say)
 
 
-_PARTS = {"switches": _switches, "eta": _eta}
+def _status(folder: Path, *, quick: bool) -> dict[str, Any]:
+    if quick:
+        return status.measure(folder, many_rows.QUICK_ROWS, status.QUICK_SECONDS, _say)
+    return status.measure(folder, many_rows.ROWS, status.SECONDS, _say)
+
+
+def _fanout(folder: Path, *, quick: bool) -> dict[str, Any]:
+    return fanout.measure(folder, fanout.QUICK_CLIENTS if quick else fanout.CLIENTS, _say)
+
+
+def _audit(folder: Path, *, quick: bool) -> dict[str, Any]:
+    if quick:
+        return audit_pages.measure(folder, many_rows.QUICK_ROWS, audit_pages.QUICK_TIMES, _say)
+    return audit_pages.measure(folder, many_rows.ROWS, audit_pages.TIMES, _say)
+
+
+_PARTS = {"switches": _switches, "eta": _eta, "status": _status, "fanout": _fanout, "audit": _audit}
 
 
 def _say(line: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from tests.bench import audit_pages, fanout, status
 from tests.bench.switches import MEANING
 
 Figures = Mapping[str, Any]
@@ -16,6 +17,7 @@ _LABELS = {
     "gantry_seconds_by_rows": "Gantry, by the job's row",
     "bare_seconds": "bare script",
 }
+_OTHERS = {"status": status.lines, "fanout": fanout.lines, "audit": audit_pages.lines}
 _NOTHING = {"gantry_seconds": 0.0, "bare_seconds": 0.0}
 
 
@@ -42,6 +44,9 @@ def _lines(results: Figures) -> Iterator[str]:
         yield from ("", *_switches(switches))
     if eta := results.get("eta"):
         yield from ("", *_eta(eta))
+    for name, part in _OTHERS.items():
+        if figures := results.get(name):
+            yield from ("", *part(figures))
 
 
 def _switches(figures: Figures) -> Iterator[str]:

@@ -55,6 +55,7 @@ LAYERS: dict[str, tuple[int, str]] = {
     "gantry.celery": (COMPOSITION, ""),
     "gantry.checks": (COMPOSITION, ""),
     "gantry.middleware": (COMPOSITION, ""),
+    "gantry.open_database": (COMPOSITION, ""),
     "gantry.routing": (COMPOSITION, ""),
     "gantry.settings": (COMPOSITION, ""),
     "gantry.urls": (COMPOSITION, ""),

@@ -1,0 +1,23 @@
+"""SQLite, kept open by the web server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import DatabaseError, connection
+
+_held: list[Any] = []
+
+
+def hold_open() -> None:
+    """Keep a connection open for as long as this process lives. Nothing is done with it, and other databases need none.
+
+    Each request has a connection of its own. With SQLite, the last one to be closed moves the write-ahead log back into the database and
+    removes it, and everybody waits meanwhile: without this one, after many a request.
+    """
+    if connection.vendor != "sqlite":
+        return
+    try:
+        _held.append(connection.get_new_connection(connection.get_connection_params()))
+    except DatabaseError:  # whoever asks something of it says so
+        return
