@@ -12,9 +12,8 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
+from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import DisallowedHost
 from django.db import DatabaseError, connection
 from django.http import HttpRequest, JsonResponse
@@ -34,44 +33,35 @@ _DOCUMENTS: dict[str, status_cache.Document] = {
     "/api/llm-status": llm_status_of,
     "/v1/models/status": models_status_of,
 }
-_Handler = Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+_Handler = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 
 
 class QuickStatusMiddleware:
     """Answers `GET` of the two addresses to those who send a key."""
 
-    sync_capable = True
+    # Not both: Django would run it in a request's thread then, for the sake of middleware further in that knows no other way.
+    sync_capable = False
     async_capable = True
 
     def __init__(self, get_response: _Handler) -> None:
         self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
         self._doorkeeper = _Doorkeeper()
-        if self.is_async:
-            markcoroutinefunction(self)
+        markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
-        """Answer, or pass on. Without an event loop nothing lies ready, so everything is passed on."""
-        if self.is_async:
-            return self._answer(request)
-        return self.get_response(request)
-
-    async def _answer(self, request: HttpRequest) -> HttpResponseBase:
+    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Answer, or pass on."""
         document = _DOCUMENTS.get(request.path_info)
         if document is None or not _is_meant(request):
-            return await self._pass_on(request)
+            return await self.get_response(request)
         try:
             await self._doorkeeper.let_in(request)
             response = await status_cache.answer_anybody(request, document)
         except ActionRefused as exc:
             response = JsonResponse(error_body(exc), status=exc.status, headers=exc.headers)
         except DatabaseError:
-            return await self._pass_on(request)  # it says so as everywhere
+            return await self.get_response(request)  # it says so as everywhere
         response.headers["X-Content-Type-Options"] = "nosniff"  # as Django's own middleware does
         return response
-
-    async def _pass_on(self, request: HttpRequest) -> HttpResponseBase:
-        return await cast("Awaitable[HttpResponseBase]", self.get_response(request))
 
 
 def _is_meant(request: HttpRequest) -> bool:
