@@ -49,6 +49,9 @@ class _News:
     memory_event: str = ""
     requests_event: str = ""
 
+    def __bool__(self) -> bool:
+        return bool(self.jobs or self.model_ids is not None or self.requests_event or self.memory_event)
+
     def add(self, message: Any, job_id: int | None) -> bool:
         """Note a live event (gantry.live); False for any other message. With `job_id`, only what is about that job counts."""
         match message["type"]:
@@ -130,10 +133,11 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
             while True:
                 await self.has_news.wait()
                 self.has_news.clear()
-                news, self.news = self.news, _News()
-                if not await self._still_may_watch():
-                    return
-                await self._send_news(news)
+                # One part after the other: a job that moves meanwhile comes before whatever else still waits.
+                while self.news:
+                    if not await self._still_may_watch():
+                        return
+                    await self._send_next()
         except asyncio.CancelledError:
             raise
         except Exception:
@@ -141,18 +145,21 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
             with contextlib.suppress(Exception):  # it may be gone already
                 await self.close(TRY_AGAIN)
 
-    async def _send_news(self, news: _News) -> None:
-        for message in news.jobs.values():
+    async def _send_next(self) -> None:
+        news, audience = self.news, Audience.of(self.actor, None)
+        if news.jobs:
+            message = news.jobs.pop(next(iter(news.jobs)))
             await self._send_job(message["job"], message["event_id"])
-        if (ids := news.model_ids) is not None:
-            audience = Audience.of(self.actor, None)
-            wanted = sorted(ids)
+        elif news.model_ids is not None:
+            wanted, news.model_ids = sorted(news.model_ids), None
             await self._send(("rows", news.models_event, *wanted, audience), lambda: _rows(wanted, audience))
-        audience = Audience.of(self.actor, None)
-        if news.requests_event and audience.may_answer:
-            await self._send(("requests", news.requests_event, audience), lambda: rendering.render_requests(audience))
-        if news.memory_event:
-            await self._send(("memory", news.memory_event), _memory)
+        elif news.requests_event:
+            event, news.requests_event = news.requests_event, ""
+            if audience.may_answer:
+                await self._send(("requests", event, audience), lambda: rendering.render_requests(audience))
+        else:
+            event, news.memory_event = news.memory_event, ""
+            await self._send(("memory", event), _memory)
 
     async def _send_job(self, job: JobSnapshot, event: str) -> None:
         if self.job_id is not None:

@@ -113,8 +113,10 @@ def _inherit_unloaded(job: SwitchJob) -> list[PlanStep]:
         for entry in earlier.unloaded
     ]
     loaded = set(ModelInstance.objects.filter(state=InstanceState.LOADED).values_list("model__model_id", flat=True))
-    job.unloaded = list({entry["model_id"]: entry for entry in entries if entry["model_id"] not in loaded}.values())
-    job.save(update_fields=["unloaded"])
+    inherited = list({entry["model_id"]: entry for entry in entries if entry["model_id"] not in loaded}.values())
+    if job.unloaded != inherited:
+        job.unloaded = inherited
+        job.save(update_fields=["unloaded"])
     return [PlanStep(StepKind.UNLOAD, entry["model_id"], entry["name"], "", 0.0) for entry in job.unloaded]
 
 

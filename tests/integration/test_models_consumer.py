@@ -261,3 +261,34 @@ async def test_page_that_falls_behind_is_told_the_end_and_not_all_that_came_befo
     assert "10 %" in panels[0]
     assert len(panels) <= 3
     await connection.disconnect()
+
+
+async def test_job_that_moves_overtakes_what_still_waits(
+    admin_person: User, other: ModelDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = await sync_to_async(job_snapshot)(await sync_to_async(loading_job)(other, admin_person))
+    connection = await opened(admin_person)
+    for _ in range(2):
+        await connection.receive_from()
+    is_rendering, go_on = threading.Event(), threading.Event()
+    render = rendering.render_rows
+
+    def slowly(*args: Any) -> str:
+        is_rendering.set()
+        assert go_on.wait(10)
+        return render(*args)
+
+    monkeypatch.setattr(rendering, "render_rows", slowly)
+    await publish({"type": "models_changed", "model_ids": ["other"], "event_id": "overtaken"})
+    assert await asyncio.to_thread(is_rendering.wait, 10)
+    await publish({"type": "memory_changed", "event_id": "overtaken"})
+    await publish({"type": "job_updated", "job": job, "event_id": "overtakes"})
+    go_on.set()
+
+    parts = [await connection.receive_from() for _ in range(3)]
+    assert [part.split('id="', 1)[1].split('"')[0] for part in parts] == [
+        f"model-row-{other.pk}",
+        "switch-panel",
+        "memory",
+    ]
+    await connection.disconnect()
