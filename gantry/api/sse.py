@@ -8,30 +8,24 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
-import structlog
 from channels.db import database_sync_to_async
-from channels.layers import get_channel_layer
 from django.http import StreamingHttpResponse
 
-from gantry import live
+from gantry.api.job_hints import listening
 from gantry.live import JobSnapshot
 from gantry.once import Once
 from models_admin.models import SwitchEvent, SwitchJob
 from models_admin.snapshots import job_snapshot
 
-log = structlog.get_logger(__name__)
-
 CONTENT_TYPE = "text/event-stream"
 KEEP_ALIVE = ": keep-alive\n\n"  # a comment: proxies see traffic, clients nothing
 KEEP_ALIVE_SECONDS = 10.0
-LOOK_SECONDS = 1.0  # how often the rows are read when the broker is away, so that nobody can tell us when
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -93,7 +87,7 @@ async def follow_job(
     Close it (`aclosing`) when the client leaves.
     """
     # Joined before the rows are read, so that nothing falls between the two.
-    async with _hints() as hints:
+    async with listening(job_id) as ear:
         seen, hint = after, ""
         while True:
             updates, job = await _look(job_id, seen, hint)
@@ -102,7 +96,7 @@ async def follow_job(
                 seen = update.event["seq"]
             if job is None or (job["is_finished"] and (not updates or seen >= job["seq"])):
                 return
-            hint = await hints.next_of(job_id, seen, keep_alive_seconds)
+            hint = await ear.next_after(seen, keep_alive_seconds)
             if not hint:  # nothing was heard; the rows are looked at all the same, for a hint may be lost
                 yield None
 
@@ -123,67 +117,6 @@ async def follow_as_text(
 
 _Look = tuple[list[JobUpdate], JobSnapshot | None]
 _looks: Once[_Look] = Once()
-
-
-class _Hints:
-    """A place in the group that every live page listens to."""
-
-    def __init__(self, channel: str = "") -> None:
-        self._layer = get_channel_layer()
-        self._channel = channel  # "": nobody tells us anything
-        self._message: asyncio.Future[Any] | None = None
-
-    async def next_of(self, job_id: int, seen: int, seconds: float) -> str:
-        """The next hint that a job has moved past an event, as its id; "" when none came for so long."""
-        if not self._channel:
-            await asyncio.sleep(min(LOOK_SECONDS, seconds))
-            return ""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + seconds
-        while (left := deadline - loop.time()) > 0:
-            message = await self._receive(left)
-            job = message["job"] if message and message["type"] == "job_updated" else None
-            if job and job["id"] == job_id and job["seq"] > seen:
-                return str(message["event_id"])
-        return ""
-
-    async def _receive(self, seconds: float) -> Any:
-        # The same receive goes on over several waits: the Redis layer takes one that is cancelled for the end of the channel.
-        self._message = self._message or asyncio.ensure_future(self._layer.receive(self._channel))
-        done, _ = await asyncio.wait({self._message}, timeout=seconds)
-        if not done:
-            return None
-        message, self._message = self._message, None
-        return message.result()
-
-    async def close(self) -> None:
-        """Leave."""
-        if self._message is not None:
-            self._message.cancel()
-            await asyncio.wait({self._message})
-        if self._channel:
-            await self._layer.group_discard(live.STATUS_GROUP, self._channel)
-
-
-@asynccontextmanager
-async def _hints() -> AsyncGenerator[_Hints]:
-    hints = _Hints(await _joined())
-    try:
-        yield hints
-    finally:
-        await hints.close()
-
-
-async def _joined() -> str:
-    """A channel of our own in the group; "" when the broker is away."""
-    layer = get_channel_layer()
-    try:
-        channel: str = await layer.new_channel()
-        await layer.group_add(live.STATUS_GROUP, channel)
-    except Exception as exc:  # noqa: BLE001 - whatever the layer fails with, the rows tell the same a little later
-        log.warning("live_hints_away", reason=repr(exc))
-        return ""
-    return channel
 
 
 async def _look(job_id: int, seen: int, hint: str) -> _Look:

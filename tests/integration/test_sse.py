@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 import pytest
@@ -11,7 +12,7 @@ from channels.layers import get_channel_layer
 from pytest_django.fixtures import Settings
 
 from gantry import live
-from gantry.api import sse
+from gantry.api import job_hints, sse
 from gantry.planning.states import JobState
 from models_admin import job_moves
 from models_admin.models import ModelDefinition, Runtime, SwitchJob
@@ -114,7 +115,7 @@ async def test_broker_that_is_away_leaves_the_rows(
             "CONFIG": {"hosts": ["redis://127.0.0.1:1"]},
         }
     }
-    monkeypatch.setattr(sse, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(job_hints, "LOOK_SECONDS", 0.01)
     async with aclosing(sse.follow_job(job.pk, after=2)) as updates:
         first = await anext(updates)
         assert first is not None
@@ -144,3 +145,48 @@ async def test_text_is_written_as_the_standard_says(job: SwitchJob) -> None:
 )
 def test_number_that_is_none_of_ours_begins_anew(header: str, number: int) -> None:
     assert sse.last_event_id({"Last-Event-ID": header}) == number
+
+
+async def test_all_who_follow_share_one_place_in_the_layer(job: SwitchJob) -> None:
+    async with aclosing(sse.follow_job(job.pk, after=3)) as one, aclosing(sse.follow_job(job.pk, after=2)) as other:
+        waiting = asyncio.ensure_future(anext(one))
+        assert await anext(other) is not None
+        await until(lambda: bool(get_channel_layer().groups.get(live.STATUS_GROUP)))
+        assert len(get_channel_layer().groups[live.STATUS_GROUP]) == 1
+        await move(job, "Event 4")
+        for update in (await waiting, await anext(other)):
+            assert update is not None
+            assert update.event["seq"] == 4
+
+
+async def test_hints_are_heard_again_after_the_layer_has_failed(
+    job: SwitchJob, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(job_hints, "LOOK_SECONDS", 0.01)
+    layer = get_channel_layer()
+    receive = layer.receive
+
+    async def fail(channel: str) -> None:
+        monkeypatch.setattr(layer, "receive", receive)
+        raise ConnectionError("gone")
+
+    monkeypatch.setattr(layer, "receive", fail)
+    async with aclosing(sse.follow_job(job.pk, after=3, keep_alive_seconds=WAIT)) as updates:
+        assert await anext(updates) is None  # nobody tells: it has looked by itself
+        following = asyncio.ensure_future(_next_event(updates))
+        await until(lambda: bool(layer.groups.get(live.STATUS_GROUP)))
+        await move(job, "Event 4")
+        assert await following == 4
+
+
+async def _next_event(updates: AsyncGenerator[sse.JobUpdate | None]) -> int:
+    async for update in updates:
+        if update is not None:
+            return update.event["seq"]
+    raise AssertionError("the stream has ended")
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(WAIT):
+        while not condition():  # noqa: ASYNC110 - nobody sets an event for a test
+            await asyncio.sleep(0.01)
