@@ -17,6 +17,7 @@ from gantry.planning.states import ErrorCode
 from gantry.runtimes.null import Failure, NullWorld
 from models_admin import actions, keys, running, worker_signs
 from models_admin.actor import Actor
+from models_admin.audit import AuditEvent
 from models_admin.models import ApiKey, AuditEntry, ModelDefinition, ModelInstance, SwitchJob, SwitchPolicy
 from tests.functional.admin_world import loading_job
 from tests.functional.stack import wait_until
@@ -78,7 +79,8 @@ def test_switch_with_wait_tells_each_stage_and_the_end(small: ModelDefinition, w
     assert last.startswith("Small is active. Took ")
     assert any("Loading Small" in line for line in lines)
     assert active() == "small"
-    assert AuditEntry.objects.get(via="command").event == "model:switch:request"
+    entries = AuditEntry.objects.filter(via="command").order_by("id")
+    assert [entry.event for entry in entries] == [AuditEvent.SWITCH_REQUEST, AuditEvent.JOB_END]
 
 
 def test_switch_without_wait_says_how_to_follow_it(small: ModelDefinition) -> None:

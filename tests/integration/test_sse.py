@@ -24,6 +24,12 @@ pytestmark = pytest.mark.django_db(transaction=True)
 WAIT = 20.0  # longer than any of these tests takes: the stream says nothing by itself
 
 
+@pytest.fixture(autouse=True)
+async def _empty_layer() -> None:
+    """Whoever listened in another test does not count."""
+    await get_channel_layer().flush()
+
+
 @pytest.fixture
 def model(null_runtime: Runtime) -> ModelDefinition:
     return make_model(null_runtime, model_id="small", name="Small")

@@ -12,10 +12,11 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.contrib.sessions.models import Session
+from django.db import OperationalError
 from pytest_django.fixtures import Settings
 
 from gantry import live
-from gantry.api import ws_base, ws_board, ws_llm
+from gantry.api import ws_base, ws_board, ws_door, ws_llm
 from gantry.planning.states import ErrorCode
 from gantry.planning.wording import wording
 from gantry.runtimes.null import Failure, NullWorld
@@ -210,7 +211,8 @@ async def test_stranger_is_told_why_and_closed(
 
 
 @pytest.mark.parametrize("way", ["session", "key"])
-async def test_who_may_not_see_models_is_told_so_and_closed(way: str, outsider: User) -> None:
+async def test_who_may_not_see_the_state_of_models_is_told_so_and_closed(way: str, outsider: User) -> None:
+    await outsider.groups.aclear()
     headers = await cookie_of(outsider) if way == "session" else await key_of(outsider, "admin")
     async with connected(PATH, headers) as program:
         assert (await program.next())["code"] == "forbidden"
@@ -261,6 +263,7 @@ def take_away(person: User, how: str) -> None:
         Session.objects.all().delete()
     elif how == "right taken away":
         person.user_permissions.clear()
+        person.groups.clear()
     elif how == "password changed":
         person.set_password("another")
     else:
@@ -401,3 +404,51 @@ async def test_nobody_connected_leaves_nothing_behind(admin_person: User) -> Non
         await program.next()
         assert asyncio.get_running_loop() in ws_board._boards
     assert asyncio.get_running_loop() not in ws_board._boards
+
+
+async def test_database_that_is_away_is_told_and_the_connection_stays(
+    admin_person: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: object) -> None:
+        raise OperationalError("the database is away")
+
+    async with connected(PATH, await key_of(admin_person, "status")) as program:
+        first = await program.next()
+        with monkeypatch.context() as patch:
+            patch.setattr(ws_door, "look_again", away)
+            await program.send(type="get_llm_status")
+            told = await program.next()
+        assert (told["type"], told["code"]) == ("error", "unavailable")
+        await program.send(type="get_llm_status")
+        assert await program.next() == first
+
+
+async def test_database_that_is_away_on_connect_says_try_again(
+    admin_person: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def away(*args: object) -> None:
+        raise OperationalError("the database is away")
+
+    headers = await key_of(admin_person, "status")
+    monkeypatch.setattr(ws_door, "let_in", away)
+    async with connected(PATH, headers) as program:
+        assert (await program.next())["code"] == "unavailable"
+        assert await program.close_code() == 1013
+
+
+async def test_connection_that_breaks_leaves_nothing_behind(
+    admin_person: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*args: object) -> None:
+        raise ZeroDivisionError
+
+    tasks = asyncio.all_tasks()
+    with pytest.raises(ZeroDivisionError):
+        async with connected(PATH, await key_of(admin_person, "status")) as program:
+            await program.next()
+            monkeypatch.setattr(ws_door, "look_again", broken)
+            await program.send(type="get_llm_status")
+            await program.next()
+    await asyncio.sleep(0)
+    left = [task for task in asyncio.all_tasks() - tasks if not task.done()]
+    assert not [task for task in left if "gantry/api" in task.get_coro().cr_code.co_filename]  # type: ignore[union-attr]

@@ -80,9 +80,9 @@ def test_switch_that_is_polled_is_starting_or_loading_and_then_ready(gantry: Wor
 
 
 def test_during_a_switch_all_documents_tell_of_it(loading: World) -> None:
-    models = loading.get("/v1/models/status").json()["models"]
-    assert models[HELD]["status"] == "loading"
-    assert models[GPT]["status"] == "stopped"
+    # What was read before the former model went may be told for another second.
+    wait_until(lambda: loading.get("/v1/models/status").json()["models"][GPT]["status"] == "stopped", 1.0)
+    assert loading.get("/v1/models/status").json()["models"][HELD]["status"] == "loading"
     told = loading.get("/api/llm-status").json()
     assert (told["running"], told["current_model"], told["switching_to"]) == (False, None, HELD)
     assert loading.get("/api/model-loading-status").json()["target_model"] == HELD
