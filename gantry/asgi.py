@@ -9,6 +9,7 @@ _django = get_asgi_application()
 
 from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402 - Django has to be set up first
 
+from gantry.api.quick_status import QuickStatus  # noqa: E402
 from gantry.api.ws_door import SocketDoor  # noqa: E402
 from gantry.open_database import hold_open  # noqa: E402
 from gantry.routing import websocket_urlpatterns  # noqa: E402
@@ -17,7 +18,7 @@ hold_open()
 
 application = ProtocolTypeRouter(
     {
-        "http": _django,
+        "http": QuickStatus(_django),
         "websocket": SocketDoor(URLRouter(websocket_urlpatterns)),
     }
 )

@@ -71,7 +71,6 @@ INSTALLED_APPS = [
 
 MIDDLEWARE = [
     "gantry.middleware.HealthMiddleware",  # first: it answers without session, host check or database set-up
-    "gantry.api.quick_status.QuickStatusMiddleware",  # before all that makes a request slow
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "gantry.api.middleware.ApiMiddleware",

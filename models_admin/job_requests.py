@@ -220,10 +220,15 @@ def need_status(actor: Actor) -> None:
 
 
 def _need_allowed_models(actor: Actor, wish: Wish) -> None:
-    """Raises NotAllowed when a key is for other models."""
-    is_for_it = actor.may_use(wish.target) if wish.target else actor.key is None or not actor.key.model_ids
-    if not is_for_it:
-        raise NotAllowed(f"This key may not be used for {wish.target_name}.", "Use another key, or ask its owner.")
+    """Raises NotAllowed when a key is for other models. What a switch unloads may be others; what it unpins may not."""
+    own = set(actor.key.model_ids) if actor.key else set()
+    if not own:
+        return
+    hint = "Use another key, or ask its owner."
+    if wish.target is None or wish.target.model_id not in own:
+        raise NotAllowed(f"This key may not be used for {wish.target_name}.", hint)
+    if others := sorted(set(wish.unpinned) - own):
+        raise NotAllowed(f"This key may not be used for {others[0]}, so it cannot unpin it.", hint)
 
 
 def put_back_after(interrupted: SwitchJob) -> SwitchJob | None:

@@ -12,7 +12,7 @@ import re
 import secrets
 from collections.abc import Collection
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.contrib.auth.models import User
 from django.db import models, transaction
@@ -25,6 +25,9 @@ from models_admin.models import ApiKey, ModelDefinition
 from models_admin.models.api_key import Scope
 
 SECRET_BYTES = 32
+LATEST = datetime(
+    2200, 1, 1, tzinfo=UTC
+)  # of the end of a key: well before that of the calendar, which depends on the zone
 _TOKEN = re.compile(r"gty_[0-9a-f]{8}_[0-9a-f]{64}")
 USE_WRITTEN_EVERY = timedelta(minutes=1)
 _HINT = "Send a valid one as “Authorization: Bearer gty_…”. You can make one on the page API keys."
@@ -93,7 +96,7 @@ def create_key(
         InvalidRequest: a field makes no sense.
     """
     _need_right(actor, user, "add_apikey", "make keys for others")
-    _check_within(actor, model_ids)
+    _check_within(actor, model_ids, expires_at)
     if switches_per_minute is not None and not actor.may("change_switchpolicy"):
         raise NotAllowed("You may not set how often a key may switch.", "Leave it empty, or ask an administrator.")
     _check_fields(name, scopes, model_ids, expires_at)
@@ -177,11 +180,21 @@ def _need_right(actor: Actor, user: User, permission: str, doing: str) -> None:
         raise NotAllowed(f"You may not {doing}.", "Ask an administrator.")
 
 
-def _check_within(actor: Actor, model_ids: Collection[str]) -> None:
-    """A key makes none that may be used for more models than itself."""
-    own = set(actor.key.model_ids) if actor.key else set()
-    if own and not (model_ids and set(model_ids) <= own):
+def _check_within(actor: Actor, model_ids: Collection[str], expires_at: datetime | None) -> None:
+    """A key makes none that may be used for more models than itself, for longer, or more often."""
+    own = actor.key
+    if own is None:
+        return
+    if own.model_ids and not (model_ids and set(model_ids) <= set(own.model_ids)):
         raise NotAllowed("This key may make keys only for the models that it may be used for.", "Name some of them.")
+    if own.expires_at is not None and (expires_at is None or expires_at > own.expires_at):
+        raise NotAllowed("This key may make none that lasts longer than itself.", "Let the new one end no later.")
+    # Neither with the same limit: each key counts for itself, so that two could be used twice as often.
+    if own.switches_per_minute is not None and not actor.may("change_switchpolicy"):
+        raise NotAllowed(
+            "This key has a limit of its own for switches, so it may make no others.",
+            "Use another key, or ask an administrator.",
+        )
 
 
 def _check_fields(name: str, scopes: Collection[str], model_ids: Collection[str], expires_at: datetime | None) -> None:
@@ -195,6 +208,8 @@ def _check_fields(name: str, scopes: Collection[str], model_ids: Collection[str]
         errors.append(("model_ids", f"there is no model {unknown[0]}"))
     if expires_at is not None and expires_at <= timezone.now():
         errors.append(("expires_at", "must be in the future"))
+    if expires_at is not None and expires_at.replace(tzinfo=UTC) > LATEST:
+        errors.append(("expires_at", "must be before the year 2200"))
     if errors:
         raise InvalidRequest("The key cannot be made.", errors)
 

@@ -85,7 +85,7 @@ def check_answerable(request: SwitchRequest, *, actor: Actor) -> None:
         NotAllowed: the actor may not answer requests.
         RequestAnswered: it is not open any more.
     """
-    _need_answerer(actor)
+    _need_answerer(actor, request)
     if not request.is_open:
         raise _answered(request)
 
@@ -102,7 +102,7 @@ def approve(
         RequestAnswered: it is not open any more.
         ActionRefused: the switch is not possible now; the request stays open.
     """
-    _need_answerer(actor)
+    _need_answerer(actor, request)
     with transaction.atomic():
         same = _claim(request, model=request.model_id)
         decision = actions.request_switch(request.model, actor=actor, confirm=confirm, plan_was_shown=plan_was_shown)
@@ -121,7 +121,7 @@ def decline(request: SwitchRequest, *, actor: Actor, answer: str = "") -> None:
         NotAllowed: the actor may not answer requests.
         RequestAnswered: it is not open any more.
     """
-    _need_answerer(actor)
+    _need_answerer(actor, request)
     with transaction.atomic():
         for one in _claim(request):
             _answer(one, _State.DECLINED, AuditEvent.MODEL_ASK_DECLINE, actor, answer=_short(answer))
@@ -197,9 +197,11 @@ def _asker(model: ModelDefinition, actor: Actor) -> User:
     return actor.user
 
 
-def _need_answerer(actor: Actor) -> None:
+def _need_answerer(actor: Actor, request: SwitchRequest) -> None:
     if not may_answer(actor):
         raise NotAllowed("You may not answer what others ask for.", "Operators and administrators do.")
+    if not actor.may_use(request.model):
+        raise NotAllowed(f"This key may not be used for {request.model.name}.", "Use another key, or ask its owner.")
 
 
 def _open_one(user: User, model: ModelDefinition) -> SwitchRequest | None:

@@ -43,7 +43,7 @@ _UNAUTHENTICATED = KeyRefused(
     "Nobody is signed in, and no key was sent.",
     "Send “Authorization: Bearer gty_…” with a key from the page API keys, or sign in.",
 )
-_DATABASE_AWAY = Unavailable("The database does not answer.", "Try again in a moment.")
+DATABASE_AWAY = Unavailable("The database does not answer.", "Try again in a moment.")
 
 
 class NeedsConfirmation(ActionRefused):
@@ -122,7 +122,7 @@ def answer_refusals(api: NinjaAPI) -> None:
 
     def database_away(request: HttpRequest, exc: Exception) -> HttpResponse:
         log.warning("database_away", reason=str(exc), path=request.path)
-        return refused(request, _DATABASE_AWAY)
+        return refused(request, DATABASE_AWAY)
 
     answers: dict[type[Exception], Callable[..., HttpResponse]] = {
         ActionRefused: refused,

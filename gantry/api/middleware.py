@@ -13,6 +13,7 @@ from django.http.response import HttpResponseBase
 from gantry.api.errors import plain_body
 
 PREFIXES = ("/api/", "/v1/models")
+MOST_DIGITS = 12  # of a Content-Length; Python reads thousands slowly
 IMPORT_PATH = "/api/v1/catalog/import"
 _Handler = Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]]
 _SENTENCES = {
@@ -55,7 +56,10 @@ class ApiMiddleware:
 def _refusal(request: HttpRequest) -> HttpResponse | None:
     """Why a request is not let in, if it is not."""
     limit = settings.API_IMPORT_BYTES if request.path_info == IMPORT_PATH else settings.API_BODY_BYTES
-    if int(request.META.get("CONTENT_LENGTH") or 0) > limit:
+    length = request.META.get("CONTENT_LENGTH") or "0"
+    if not (length.isascii() and length.isdigit()):
+        return _error(400, "Content-Length is no number.")
+    if len(length) > MOST_DIGITS or int(length) > limit:
         return _error(413, f"The body of the request is larger than {limit // 1024} KiB.")
     if "HTTP_TRANSFER_ENCODING" in request.META and not request.META.get("CONTENT_LENGTH"):
         return _error(411, "The request does not say how long its body is: send Content-Length.")

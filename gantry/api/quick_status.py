@@ -10,14 +10,15 @@ import asyncio
 import hashlib
 import time
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from typing import Any
 
-from asgiref.sync import markcoroutinefunction
 from django.core.exceptions import DisallowedHost
-from django.db import DatabaseError, connection
-from django.http import HttpRequest, JsonResponse
-from django.http.response import HttpResponseBase
+from django.core.handlers.asgi import ASGIRequest
+from django.db import DatabaseError, InterfaceError, connection
+from django.http import HttpRequest, HttpResponse, JsonResponse
 
 from gantry.api import status_cache
 from gantry.api.auth import KeyAuth
@@ -29,43 +30,54 @@ from models_admin.job_requests import need_status
 
 LET_IN_SECONDS = 1.0  # a key that was revoked is refused after this long at the latest
 _MOST_KEPT = 1000
+_DATABASE_ERRORS = (DatabaseError, InterfaceError)  # neither is a kind of the other
 _DOCUMENTS: dict[str, status_cache.Document] = {
     "/api/llm-status": llm_status_of,
     "/v1/models/status": models_status_of,
 }
-_Handler = Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+_Receive = Callable[[], Awaitable[Mapping[str, Any]]]
+_Send = Callable[[Mapping[str, Any]], Awaitable[None]]
+_Application = Callable[[dict[str, Any], _Receive, _Send], Awaitable[None]]
 
 
-class QuickStatusMiddleware:
-    """Answers `GET` of the two addresses to those who send a key."""
+class QuickStatus:
+    """Stands before Django: answers `GET` of the two addresses to those who send a key, and passes on everything else."""
 
-    # Not both: Django would run it in a request's thread then, for the sake of middleware further in that knows no other way.
-    sync_capable = False
-    async_capable = True
-
-    def __init__(self, get_response: _Handler) -> None:
-        self.get_response = get_response
+    def __init__(self, application: _Application) -> None:
+        self._application = application
         self._doorkeeper = _Doorkeeper()
-        markcoroutinefunction(self)
 
-    async def __call__(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer, or pass on."""
-        document = _DOCUMENTS.get(request.path_info)
-        if document is None or not _is_meant(request):
-            return await self.get_response(request)
+    async def __call__(self, scope: dict[str, Any], receive: _Receive, send: _Send) -> None:
+        """One request (ASGI, https://asgi.readthedocs.io/en/latest/specs/www.html)."""
+        response = await self._answer(scope)
+        if response is None:
+            await self._application(scope, receive, send)
+            return
+        headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.items()]
+        headers.append((b"content-length", str(len(response.content)).encode()))
+        await send({"type": "http.response.start", "status": response.status_code, "headers": headers})
+        await send({"type": "http.response.body", "body": response.content})
+
+    async def _answer(self, scope: dict[str, Any]) -> HttpResponse | None:
+        document = _DOCUMENTS.get(scope["path"])
+        if document is None or scope["method"] != "GET":
+            return None
+        request = ASGIRequest(scope, BytesIO())
+        if not _is_meant(request):
+            return None
         try:
             await self._doorkeeper.let_in(request)
             response = await status_cache.answer_anybody(request, document)
         except ActionRefused as exc:
             response = JsonResponse(error_body(exc), status=exc.status, headers=exc.headers)
-        except DatabaseError:
-            return await self.get_response(request)  # it says so as everywhere
+        except _DATABASE_ERRORS:
+            return None  # Django says so as everywhere
         response.headers["X-Content-Type-Options"] = "nosniff"  # as Django's own middleware does
         return response
 
 
 def _is_meant(request: HttpRequest) -> bool:
-    if request.method != "GET" or "HTTP_AUTHORIZATION" not in request.META:
+    if "HTTP_AUTHORIZATION" not in request.META:
         return False
     try:
         request.get_host()
@@ -86,7 +98,7 @@ class _Doorkeeper:
 
         Raises:
             KeyRefused, NotAllowed: they may not.
-            DatabaseError: nobody can tell.
+            DatabaseError, InterfaceError: nobody can tell.
         """
         sent = hashlib.sha256(request.META["HTTP_AUTHORIZATION"].encode()).digest()
         if self._until.get(sent, 0.0) > time.monotonic():
@@ -103,6 +115,6 @@ def _check(request: HttpRequest) -> None:
         actor = KeyAuth()(request)
         assert actor is not None  # noqa: S101 - there is a header
         need_status(actor)
-    except DatabaseError:
+    except _DATABASE_ERRORS:
         connection.close()  # the next one tries on a new connection
         raise

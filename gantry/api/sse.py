@@ -8,8 +8,9 @@ Source: https://html.spec.whatwg.org/multipage/server-sent-events.html
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -20,12 +21,14 @@ from django.http import StreamingHttpResponse
 from gantry.api.job_hints import listening
 from gantry.live import JobSnapshot
 from gantry.once import Once
+from models_admin.exceptions import ActionRefused
 from models_admin.models import SwitchEvent, SwitchJob
 from models_admin.snapshots import job_snapshot
 
 CONTENT_TYPE = "text/event-stream"
 KEEP_ALIVE = ": keep-alive\n\n"  # a comment: proxies see traffic, clients nothing
 KEEP_ALIVE_SECONDS = 10.0
+RIGHTS_SECONDS = 10.0  # between two looks at the rights of whoever follows; a stream that is quiet in between is looked at a little later
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
 
@@ -113,6 +116,29 @@ async def follow_as_text(
                 yield encode("end", {**update.event, "job": update.job}, update.event["seq"])
             else:
                 yield encode("progress", update.event, update.event["seq"])
+
+
+async def while_allowed(
+    pieces: AsyncGenerator[str], look: Callable[[], object], farewell: Callable[[ActionRefused], str] = lambda _: ""
+) -> AsyncGenerator[str]:
+    """The pieces, until `look` refuses. It is called in a thread, from time to time when there is something to send.
+
+    Args:
+        farewell: what is sent last then.
+    """
+    clock = asyncio.get_running_loop().time
+    look_at = clock() + RIGHTS_SECONDS
+    async with aclosing(pieces):
+        async for piece in pieces:
+            if clock() >= look_at:
+                try:
+                    await database_sync_to_async(look)()
+                except ActionRefused as exc:
+                    if last := farewell(exc):
+                        yield last
+                    return
+                look_at = clock() + RIGHTS_SECONDS
+            yield piece
 
 
 _Look = tuple[list[JobUpdate], JobSnapshot | None]

@@ -197,7 +197,7 @@ async def answer(request: HttpRequest, actor: Actor, document: Document) -> Http
     return await answer_anybody(request, document)
 
 
-async def answer_anybody(request: HttpRequest, document: Document) -> HttpResponseBase:
+async def answer_anybody(request: HttpRequest, document: Document) -> HttpResponse:
     """The same, to whoever is known to be allowed to see it."""
     body = (await cached_status()).body(document)
     headers = {"ETag": body.etag, "Cache-Control": "private, no-cache"}

@@ -7,17 +7,19 @@ import math
 import random
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
 import structlog
 from channels.db import database_sync_to_async
 from channels.generic.websocket import AsyncWebsocketConsumer
+from django.db import InterfaceError, OperationalError
 from pydantic import TypeAdapter, ValidationError
 from typing_extensions import override
 
 from gantry.api import ws_board, ws_door
+from gantry.api.errors import DATABASE_AWAY
 from gantry.api.ws_board import Board, Change, Frame, Translate, View
 from gantry.api.ws_messages import ErrorMessage
 from gantry.api.ws_outbox import Outbox, TooSlow
@@ -49,6 +51,15 @@ class ProgramConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels
     requests: ClassVar[TypeAdapter[Any]]
     actor: Actor | None = None
     board: Board | None = None
+    _tasks: Sequence[asyncio.Task[None]] = ()
+
+    @override
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Serve the connection; however it ends, it is forgotten, also when nobody says goodbye (`disconnect`)."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._end()
 
     @staticmethod
     def translate(change: Change, view: View) -> Iterable[Frame]:
@@ -68,13 +79,16 @@ class ProgramConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels
         """Let in who may see models, greet them, and tell them what changes."""
         # Accepted first: only what is open can be told in words and with a code why it is closed.
         await self.accept()
-        self._tasks: list[asyncio.Task[None]] = []
         self._window, self.outbox, self._pace = MessageWindow(), Outbox(), Pace(self.scope[ws_door.SERVER_SEND])
         try:
             self.actor = await database_sync_to_async(ws_door.let_in)(self.scope)
             self.board = await _join(self.translate, self.outbox)
         except ActionRefused as exc:
             await self._turn_away(exc)
+            return
+        except _AWAY as exc:
+            log.warning("database_away", reason=str(exc))
+            await self._turn_away(DATABASE_AWAY)
             return
         for text in await self.greeting(self.board.view):
             await self.send(text_data=text)
@@ -91,6 +105,13 @@ class ProgramConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels
         actor, board = self.actor, self.board
         if actor is None or board is None:  # it is being closed
             return
+        try:
+            await self._take(text_data, actor, board)
+        except _AWAY as exc:
+            log.warning("database_away", reason=str(exc))
+            self.outbox.put(refusal_message(DATABASE_AWAY).model_dump_json(), key="database away")
+
+    async def _take(self, text_data: str | None, actor: Actor, board: Board) -> None:
         try:
             self._window.count()
             request = parse(self.requests, text_data)
@@ -228,4 +249,5 @@ def _explain(exc: ValidationError) -> BadMessage:
             )
 
 
+_AWAY = (OperationalError, InterfaceError)  # what the database raises when it does not answer
 _TYPE_HINT = 'Send something like {"type": "…"}.'

@@ -11,6 +11,7 @@ from tests.bench import __main__ as bench
 from tests.bench.audit_pages import TIMES
 from tests.bench.callers import spread
 from tests.bench.fanout import QUICK_CLIENTS
+from tests.bench.status import PER_SECOND, QUICK_SECONDS
 
 
 @pytest.mark.llama
@@ -28,7 +29,7 @@ def test_quick_run_measures_status_and_audit_pages(tmp_path: Path, capsys: pytes
         ("/api/llm-status", "session"),
     ]
     for case in results["status"]["cases"]:
-        assert case["seconds"]["count"] == 100
+        assert case["seconds"]["count"] == round(PER_SECOND * QUICK_SECONDS)
         assert case["most_per_second"] > 0
     assert 2000 <= results["status"]["rows"] <= results["audit"]["rows"]  # each start adds some
     names = [page["name"] for page in results["audit"]["pages"]]

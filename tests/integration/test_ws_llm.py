@@ -24,7 +24,7 @@ from models_admin import keys, overview
 from models_admin.actor import Actor
 from models_admin.models import ApiKey, ModelDefinition, SwitchJob, SwitchPolicy
 from tests.functional.admin_world import loading_job, staff
-from tests.integration.program_sockets import LOCAL, connected, cookie_of, key_of, run, switch
+from tests.integration.program_sockets import LOCAL, SECONDS, connected, cookie_of, key_of, run, switch
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -442,13 +442,15 @@ async def test_connection_that_breaks_leaves_nothing_behind(
     def broken(*args: object) -> None:
         raise ZeroDivisionError
 
-    tasks = asyncio.all_tasks()
-    with pytest.raises(ZeroDivisionError):
+    async def talk() -> None:
         async with connected(PATH, await key_of(admin_person, "status")) as program:
             await program.next()
             monkeypatch.setattr(ws_door, "look_again", broken)
             await program.send(type="get_llm_status")
             await program.next()
-    await asyncio.sleep(0)
-    left = [task for task in asyncio.all_tasks() - tasks if not task.done()]
-    assert not [task for task in left if "gantry/api" in task.get_coro().cr_code.co_filename]  # type: ignore[union-attr]
+
+    before = asyncio.all_tasks()
+    with pytest.raises(ZeroDivisionError):
+        await talk()
+    left = asyncio.all_tasks() - before
+    await asyncio.wait_for(asyncio.gather(*left, return_exceptions=True), SECONDS)

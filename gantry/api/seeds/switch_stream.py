@@ -23,7 +23,7 @@ from gantry.api.sse import JobUpdate
 from gantry.api.ws_messages import ModelId
 from gantry.live import JobSnapshot, StepSnapshot
 from gantry.planning.states import ErrorCode, JobState, StepKind
-from models_admin import actions
+from models_admin import actions, keys
 from models_admin.actor import Actor
 from models_admin.exceptions import ActionRefused, DoesNotFitNow
 from models_admin.models import SwitchJob
@@ -104,10 +104,14 @@ async def switch(
     if decision.job is None:
         complete = {"status": "already_loaded", "model": model.model_id, "total_time_seconds": 0}
         return sse.stream(_one_after_another(_checking(), sse.encode("complete", complete)))
-    pieces = _follow(decision.job.pk)
+    pieces = sse.while_allowed(_follow(decision.job.pk), lambda: keys.recheck(request.auth), _not_any_more)
     if cancel_on_disconnect or request.headers.get(CANCEL_HEADER, "").strip().lower() == "true":
         pieces = _cancelling(pieces, decision.job, request.auth)
     return sse.stream(pieces)
+
+
+def _not_any_more(exc: ActionRefused) -> str:
+    return sse.encode("error", {"error": exc.code, "message": str(exc), "hint": exc.hint})
 
 
 async def _one_after_another(*pieces: str) -> AsyncIterator[str]:

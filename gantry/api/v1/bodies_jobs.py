@@ -12,6 +12,7 @@ from gantry.api.v1.bodies import Cursor, Strict
 from gantry.planning.states import JobKind, JobState
 from models_admin.actor import Actor
 from models_admin.models import SwitchJob
+from models_admin.models.api_key import Scope
 from models_admin.snapshots import job_snapshot
 
 
@@ -159,8 +160,10 @@ class JobDetail(Job):
     superseded_by: int | None = Field(description="Number of the job that took over from it.")
     started_at: datetime | None
     finished_at: datetime | None
-    result: dict[str, Any] = Field(description="Of a call: what was answered. Only the one who asked sees it.")
-    log_tail: str = Field(description="The end of the server's log, when it failed.")
+    result: dict[str, Any] = Field(
+        description="Of a call: what was answered. Only the one who asked sees it; a key needs the scope switch."
+    )
+    log_tail: str = Field(description="The end of the server's log, when it failed. For those who may see switches.")
 
 
 class JobAnswer(Schema):
@@ -203,8 +206,8 @@ def job_detail(job: SwitchJob, actor: Actor) -> dict[str, Any]:
         "superseded_by": job.superseded_by_id,
         "started_at": job.started_at,
         "finished_at": job.finished_at,
-        "result": job.result if is_own else {},
-        "log_tail": job.log_tail,
+        "result": job.result if is_own and actor.has_scope(Scope.SWITCH) else {},
+        "log_tail": job.log_tail if actor.may("view_switchjob") else "",
     }
 
 

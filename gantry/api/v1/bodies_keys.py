@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
 from django.utils import timezone
 from ninja import Schema
-from pydantic import AwareDatetime, Field, field_validator
+from pydantic import AwareDatetime, Field
 
 from gantry.api.v1.bodies import Strict
 from models_admin.models import ApiKey
 from models_admin.models.api_key import Scope
-
-LATEST = datetime(2200, 1, 1, tzinfo=UTC)
 
 
 class KeyIn(Strict):
@@ -34,13 +32,6 @@ class KeyIn(Strict):
         None, ge=0, le=1000, description="Instead of the limit for its user; 0: no limit. For administrators."
     )
     user: str | None = Field(None, max_length=150, description="Whose key; null: of whoever asks.")
-
-    @field_validator("expires_at")
-    @classmethod
-    def _is_near(cls, moment: datetime | None) -> datetime | None:
-        if moment is not None and moment.replace(tzinfo=UTC) > LATEST:
-            raise ValueError("must be before the year 2200")
-        return moment
 
 
 class Key(Schema):

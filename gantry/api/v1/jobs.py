@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
 from typing import Any
 
 from asgiref.sync import sync_to_async
-from channels.db import database_sync_to_async
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from ninja import Query, Status
 
@@ -32,7 +29,7 @@ from gantry.api.v1.decisions import answer_decision
 from gantry.api.v1.wishes import foresee, request_job
 from models_admin import actions, keys
 from models_admin.actor import Actor
-from models_admin.exceptions import ActionRefused, NotAllowed
+from models_admin.exceptions import NotAllowed
 from models_admin.models import SwitchJob
 from models_admin.plan_view import plan_view
 
@@ -134,24 +131,8 @@ async def events(request: HttpRequest, job_id: RowId) -> StreamingHttpResponse:
     actor = actor_of(request)
     await sync_to_async(_find)(job_id, actor)
     after = sse.last_event_id(request.headers)
-    return sse.stream(_while_allowed(sse.follow_as_text(sse.follow_job(job_id, after=after)), actor))
-
-
-async def _while_allowed(pieces: AsyncGenerator[str], actor: Actor) -> AsyncGenerator[str]:
-    """Pieces, until the key or the account is switched off; looked at with each keep-alive."""
-    async with aclosing(pieces):
-        async for piece in pieces:
-            if piece == sse.KEEP_ALIVE and not await database_sync_to_async(_is_still_let_in)(actor):
-                return
-            yield piece
-
-
-def _is_still_let_in(actor: Actor) -> bool:
-    try:
-        keys.recheck(actor)
-    except ActionRefused:
-        return False
-    return True
+    pieces = sse.follow_as_text(sse.follow_job(job_id, after=after))
+    return sse.stream(sse.while_allowed(pieces, lambda: _find(job_id, keys.recheck(actor))))
 
 
 def _find(job_id: int, actor: Actor) -> SwitchJob:

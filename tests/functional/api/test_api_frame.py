@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from django.contrib.auth.models import User
 from django.db import OperationalError
-from django.test import Client
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
 from pytest_django.fixtures import Settings
 
+from gantry.api.middleware import ApiMiddleware
 from gantry.api.v1 import status
 from models_admin.models import ModelDefinition
 from tests.functional.api.conftest import MakeProgram, Program, code_of
@@ -130,3 +132,12 @@ def test_document_is_whole(admin: Program) -> None:
     assert all(operation["summary"] and operation.get("description") for operation in operations)
     assert all(operation["security"] == [{"KeyAuth": []}, {"SessionAuth": []}] for operation in operations)
     assert Client().get("/api/v1/docs").status_code == 200
+
+
+@pytest.mark.parametrize(("length", "status"), [("many", 400), ("-1", 400), ("9" * 5000, 413)])
+def test_length_that_makes_no_sense_is_refused(admin: Program, length: str, status: int) -> None:
+    request = RequestFactory().post("/api/v1/jobs", b"{}", content_type="application/json")
+    request.META["CONTENT_LENGTH"] = length
+    answer = ApiMiddleware(lambda _: HttpResponse())(request)
+    assert isinstance(answer, HttpResponse)
+    assert answer.status_code == status

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import aclosing
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from django.contrib.auth.models import Group, User
 from django.test import AsyncClient
 from pytest_django.fixtures import Settings
 
+from gantry.api import sse
 from gantry.planning.states import JobState
 from gantry.ratelimit.moving_window import limiter_for
 from models_admin import job_moves
-from models_admin.models import AuditEntry, ModelDefinition, SwitchJob, SwitchPolicy
+from models_admin.models import ApiKey, AuditEntry, ModelDefinition, SwitchJob, SwitchPolicy
 from models_admin.roles import MEMBER
 from tests.factories import make_job
 from tests.functional.admin_world import ended_job, loading_job
@@ -246,3 +248,55 @@ async def test_events_are_streamed_from_where_the_client_was(
         "id: 4",
         "event: end",
     ]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("taken", ["key", "right"])
+async def test_stream_of_a_busy_job_ends_with_the_right_to_see_it(
+    taken: str,
+    operator: Program,
+    operator_person: User,
+    admin_person: User,
+    other: ModelDefinition,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sse, "RIGHTS_SECONDS", 0.0)
+    job = await sync_to_async(loading_job)(other, admin_person)
+    await sync_to_async(job_moves.record_event)(job, text="Seen")
+    headers = {"Authorization": f"Bearer {operator.token}"}
+    response = await AsyncClient().get(f"/api/v1/jobs/{job.pk}/events", headers=headers)
+    async with aclosing(aiter(response.streaming_content)) as pieces:  # type: ignore[attr-defined]
+        assert b"Seen" in await anext(pieces)
+        await sync_to_async(ApiKey.objects.all().delete if taken == "key" else operator_person.groups.clear)()
+        await sync_to_async(job_moves.record_event)(job, text="Secret")
+        assert not [piece async for piece in pieces]
+
+
+def test_key_for_some_models_unpins_no_others(
+    admin_person: User, program_of: MakeProgram, small: ModelDefinition, other: ModelDefinition
+) -> None:
+    ModelDefinition.objects.filter(pk=small.pk).update(is_pinned=True)
+    program = program_of(admin_person, model_ids=["acme/other"])
+    refused = program.post("jobs", {"model_id": "acme/other", "unpin": ["acme/small"]})
+    assert (refused.status_code, code_of(refused)) == (403, "forbidden")
+    small.refresh_from_db()
+    assert small.is_pinned
+
+
+def test_servers_log_is_for_those_who_may_see_switches(
+    admin: Program, program_of: MakeProgram, other: ModelDefinition
+) -> None:
+    user = User.objects.create_user("mia")
+    job = make_job(other.runtime.pool, other, requested_by=user, log_tail="cannot open /srv/models/other.gguf")
+    assert program_of(user).get(f"jobs/{job.pk}").json()["log_tail"] == ""
+    assert admin.get(f"jobs/{job.pk}").json()["log_tail"] == job.log_tail
+
+
+def test_answer_of_a_call_is_not_for_a_key_that_only_looks(
+    admin_person: User, program_of: MakeProgram, other: ModelDefinition
+) -> None:
+    job = make_job(other.runtime.pool, other, requested_by=admin_person, result={"text": "Hello"})
+    seen = {
+        scope: program_of(admin_person, scope).get(f"jobs/{job.pk}").json()["result"] for scope in ("status", "switch")
+    }
+    assert seen == {"status": {}, "switch": job.result}

@@ -98,3 +98,22 @@ def test_key_makes_none_that_reaches_further(
     program = program_of(admin_person, model_ids=["acme/small"])
     assert program.post("keys", {"name": "x", "scopes": ["status"]}).status_code == 403
     assert program.post("keys", {"name": "x", "scopes": ["status"], "model_ids": ["acme/small"]}).status_code == 201
+
+
+def test_key_that_ends_makes_none_that_lasts_longer(admin_person: User, program_of: MakeProgram) -> None:
+    end = timezone.now() + timedelta(hours=1)
+    program = program_of(admin_person, expires_at=end)
+    wanted = {"name": "x", "scopes": ["status"]}
+    for later in ({}, {"expires_at": (end + timedelta(seconds=1)).isoformat()}):
+        refused = program.post("keys", {**wanted, **later})
+        assert (refused.status_code, code_of(refused)) == (403, "forbidden")
+    assert program.post("keys", {**wanted, "expires_at": end.isoformat()}).status_code == 201
+
+
+def test_key_with_a_limit_of_its_own_makes_no_way_around_it(
+    operator_person: User, admin_person: User, program_of: MakeProgram
+) -> None:
+    wanted = {"name": "x", "scopes": ["switch"]}
+    refused = program_of(operator_person, switches_per_minute=1).post("keys", wanted)
+    assert (refused.status_code, code_of(refused)) == (403, "forbidden")
+    assert program_of(admin_person, switches_per_minute=1).post("keys", wanted).status_code == 201

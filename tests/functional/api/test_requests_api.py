@@ -51,3 +51,14 @@ def test_request_is_withdrawn_by_the_one_who_asked(
     assert stranger.get("requests").json()["items"] == []
     assert operator.post(f"requests/{number}/withdraw").status_code == 403
     assert mia.post(f"requests/{number}/withdraw").json()["state"] == "withdrawn"
+
+
+def test_key_for_some_models_answers_for_no_others(
+    mia: Program, admin_person: User, program_of: MakeProgram, small: ModelDefinition, other: ModelDefinition
+) -> None:
+    number = mia.post("requests", {"model_id": "acme/other"}).json()["id"]
+    program = program_of(admin_person, model_ids=["acme/small"])
+    for answer in ("approve", "decline"):
+        refused = program.post(f"requests/{number}/{answer}")
+        assert (refused.status_code, code_of(refused)) == (403, "forbidden")
+    assert mia.get("requests").json()["items"][0]["state"] == "open"

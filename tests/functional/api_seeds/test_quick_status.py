@@ -11,7 +11,7 @@ import pytest
 from asgiref.sync import sync_to_async
 from channels.testing import HttpCommunicator
 from django.contrib.auth.models import Group, User
-from django.db import OperationalError
+from django.db import InterfaceError, OperationalError
 from django.middleware.security import SecurityMiddleware
 
 from gantry.api import quick_status, status_cache
@@ -157,13 +157,14 @@ async def test_everything_else_takes_the_long_way(small: ModelDefinition, long_w
     assert len(long_way) == 4
 
 
+@pytest.mark.parametrize("error", [OperationalError, InterfaceError])
 async def test_database_that_is_away_is_told_as_everywhere(
-    small: ModelDefinition, long_way: list[str], monkeypatch: pytest.MonkeyPatch
+    error: type[Exception], small: ModelDefinition, long_way: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _, token = await new_key()
 
     def fail(*_: object, **__: object) -> None:
-        raise OperationalError("away")
+        raise error("away")
 
     monkeypatch.setattr(keys, "authenticate", fail)
     answer = await ask(ADDRESSES[0], token)

@@ -12,12 +12,16 @@ from typing import Any
 import httpx
 import pytest
 from asgiref.sync import sync_to_async
+from django.contrib.auth.models import User
+from django.test import AsyncClient
 from httpx_sse import ServerSentEvent
 
 from gantry.api import sse
 from gantry.api.seeds import switch_stream
-from models_admin.models import MemoryPool, ModelDefinition
-from tests.factories import make_job
+from models_admin.actor import COMMAND
+from models_admin.keys import create_key
+from models_admin.models import ApiKey, MemoryPool, ModelDefinition, Runtime, SwitchJob
+from tests.factories import make_job, make_model
 from tests.functional.api_seeds.world import DAMAGED, GPT, HELD, LARGE, QWEN, Event, World, events_of
 from tests.functional.stack import wait_until
 from tests.integration.real_switches.held import ending_when_asked
@@ -181,6 +185,29 @@ async def test_comment_keeps_a_quiet_stream_open(
 
 def test_comments_come_every_ten_seconds() -> None:
     assert signature(sse.follow_job).parameters["keep_alive_seconds"].default == 10.0
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_stream_ends_with_the_key_and_the_switch_goes_on(
+    null_runtime: Runtime, admin_person: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sse, "RIGHTS_SECONDS", 0.0)
+    monkeypatch.setattr(sse.follow_job, "__kwdefaults__", {"after": 0, "keep_alive_seconds": 0.01})
+    await sync_to_async(make_model)(null_runtime, model_id="m")
+    _, token = await sync_to_async(create_key)(admin_person, actor=COMMAND, name="test", scopes=["switch"])
+    response = await AsyncClient().post(
+        "/v1/models/switch?cancel_on_disconnect=true",
+        {"target_model": "m"},
+        content_type="application/json",
+        headers={"Authorization": f"Bearer {token}"},
+    )
+    async with aclosing(aiter(response.streaming_content)) as pieces:  # type: ignore[attr-defined]
+        assert (await anext(pieces)).startswith(b"event: stage\n")
+        await ApiKey.objects.all().adelete()
+        last = b"".join([piece async for piece in pieces]).removeprefix(b": keep-alive\n\n")
+    assert last.startswith(b'event: error\ndata: {"error": "key_refused"')
+    assert last.count(b"event:") == 1
+    assert (await SwitchJob.objects.aget()).cancel_requested_at is None
 
 
 async def _waiting_job(pool: MemoryPool) -> int:
