@@ -195,6 +195,7 @@ UNFOLD: dict[str, Any] = {
         }
     },
     "SITE_FAVICONS": [{"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("img/favicon.svg")}],
+    "STYLES": [lambda request: static("css/no_script.css")],
     "SITE_TITLE": "Gantry",
     "SITE_HEADER": "Gantry",
     "SITE_SUBHEADER": "Model control tower",

@@ -46,7 +46,7 @@ _SENTENCES: dict[str, str] = {
     AuditEvent.AUDIT_SIGN: "signed the end of the audit chain",
     AuditEvent.KEY_CREATE: "made the key {object}",
     AuditEvent.KEY_REVOKE: "revoked the key {object}",
-    AuditEvent.MODEL_ASK: "asked others for {object}",
+    AuditEvent.MODEL_ASK: "asked operators for {object}",
     AuditEvent.MODEL_ASK_APPROVE: "switched to {object} for {asked_by}",
     AuditEvent.MODEL_ASK_DECLINE: "declined {object} to {asked_by}",
     AuditEvent.MODEL_ASK_WITHDRAW: "no longer asks for {object}",
@@ -102,6 +102,8 @@ def through_words(entry: AuditEntry) -> str:
         return ""
     if entry.event.startswith("user:session:"):
         return ""
+    if entry.event.startswith("key:") and entry.via == "page":
+        return "on the page of API keys"
     words = VIA_WORDS if entry.event.startswith(_OF_MODELS) else _ELSEWHERE
     return words.get(entry.via, entry.via)
 

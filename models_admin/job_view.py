@@ -132,9 +132,22 @@ def step_label(kind: str, model_name: str) -> str:
     return _STEP_LABELS[StepKind(kind)].format(name=model_name)
 
 
+def putting_back(job: JobSnapshot) -> str:
+    """What the rest of a job that failed does: "The switch to Gemma 3 failed: putting SmolLM2 back"; empty while it has not failed."""
+    target, steps = job["target_name"], job["steps"]
+    if job["is_finished"] or not any(step["state"] == "failed" and step["model_name"] == target for step in steps):
+        return ""
+    last = steps[-1]["model_name"]
+    if last == target:
+        return ""
+    return f"{_UNFINISHED_NOUNS[JobKind(job['kind'])].format(name=target)} failed: putting {last} back"
+
+
 def _title(job: JobSnapshot) -> str:
     name = job["target_name"]
     over = job["is_finished"]
+    if last_act := putting_back(job):
+        return last_act
     if job["kind"] != JobKind.SWITCH:
         return _TITLES[JobKind(job["kind"])][over].format(name=name)
     verb = "Switch" if over else "Switching"

@@ -102,11 +102,15 @@ class DeviceView:
 
 @dataclass(frozen=True, slots=True)
 class PoolView:
-    """A memory pool with the parts of its bar; where it has several devices, each with a bar of its own."""
+    """A memory pool with the parts of its bar; where it has several devices, each with a bar of its own.
+
+    `unmeasured` names what is loaded and of which nobody knows how much it holds: a server may not tell.
+    """
 
     pool: MemoryPool
     segments: tuple[Segment, ...]
     devices: tuple[DeviceView, ...] = ()
+    unmeasured: tuple[str, ...] = ()
 
     @property
     def used_bytes(self) -> int:
@@ -162,13 +166,13 @@ def overview() -> Overview:
     job = current_job()
     rows = model_rows(job, with_people=True)
     last = None if job else SwitchJob.objects.select_related("target").first()
-    held = [(row.model, row.instance) for row in rows if row.instance and row.instance.held_bytes]
+    loaded = [(row.model, row.instance) for row in rows if row.instance and (row.is_loaded or row.instance.held_bytes)]
     available = Count("definitions", filter=Q(definitions__is_available=True))
     runtimes = tuple(Runtime.objects.select_related("pool").annotate(model_count=available))
     pools = {runtime.pool.pk: runtime.pool for runtime in runtimes}
     return Overview(
         rows=rows,
-        pools=tuple(_pool_view(pool, held) for pool in pools.values()),
+        pools=tuple(_pool_view(pool, loaded) for pool in pools.values()),
         runtimes=runtimes,
         job=job,
         last_job=job_snapshot(last) if last else None,
@@ -199,7 +203,7 @@ def _state(model: ModelDefinition, instance: ModelInstance | None, job: JobSnaps
         if instance.state == InstanceState.CRASHED and is_paused(model):
             return ModelState.PAUSED
         return _INSTANCE_STATES[InstanceState(instance.state)]
-    if job and job["target_id"] == model.model_id and job["kind"] != "unload":
+    if job and job["target_id"] == model.model_id and job["kind"] != "unload" and not _has_failed(job, model):
         return ModelState.LOADING
     if not model.is_available:
         return ModelState.NOT_DOWNLOADED
@@ -213,6 +217,11 @@ def _is_drained_by(job: JobSnapshot | None, model: ModelDefinition) -> bool:
         step["kind"] == "drain" and step["state"] == "running" and step["model_name"] == model.name
         for step in (job["steps"] if job else [])
     )
+
+
+def _has_failed(job: JobSnapshot, model: ModelDefinition) -> bool:
+    """The job could not get the model to work; what is left of it puts back what was there before."""
+    return any(step["state"] == "failed" and step["model_name"] == model.name for step in job["steps"])
 
 
 def _words(state: ModelState, model: ModelDefinition, instance: ModelInstance | None, percent: int | None) -> str:
@@ -238,8 +247,8 @@ def _words(state: ModelState, model: ModelDefinition, instance: ModelInstance | 
     }.get(state, "")
 
 
-def _pool_view(pool: MemoryPool, held: Sequence[tuple[ModelDefinition, ModelInstance]]) -> PoolView:
-    here = [(model.name, instance) for model, instance in held if model.runtime.pool_id == pool.pk]
+def _pool_view(pool: MemoryPool, loaded: Sequence[tuple[ModelDefinition, ModelInstance]]) -> PoolView:
+    here = [(model.name, instance) for model, instance in loaded if model.runtime.pool_id == pool.pk]
     return PoolView(
         pool=pool,
         segments=_segments(
@@ -249,6 +258,7 @@ def _pool_view(pool: MemoryPool, held: Sequence[tuple[ModelDefinition, ModelInst
             held=pool.held_bytes,
         ),
         devices=tuple(_device_view(device, here) for device in pool.devices),
+        unmeasured=tuple(name for name, instance in here if not instance.held_bytes),
     )
 
 

@@ -15,6 +15,7 @@ from gantry.live import JobSnapshot
 from gantry.planning.states import JobKind, JobState, ModelState
 from gantry.planning.wording import wording
 from models_admin import overview
+from models_admin.job_view import putting_back
 from models_admin.models import ModelDefinition, ModelInstance, SwitchJob
 from models_admin.overview import ModelRow
 from models_admin.snapshots import job_snapshot
@@ -84,6 +85,11 @@ class ChatStatus:
     def is_locked(self) -> bool:
         """The input is locked because no model answers for a while. A job for which nobody has to wait locks nothing."""
         return self.job is not None and self.job["interrupts"]
+
+    @property
+    def is_putting_back(self) -> bool:
+        """The job has failed; its target will not answer, and what answered before comes back."""
+        return self.job is not None and bool(putting_back(self.job))
 
     @property
     def can_choose(self) -> bool:
@@ -187,6 +193,8 @@ def _failed_job(job: JobSnapshot, target: ModelDefinition | None) -> Failure:
 
 
 def _doing(job: JobSnapshot, *, with_source: bool) -> str:
+    if last_act := putting_back(job):
+        return f"{last_act}…"
     if job["kind"] != JobKind.SWITCH:
         return f"{DOING[job['kind']]} {job['target_name']}…"
     has_source = with_source and job["from_name"] and job["from_name"] != job["target_name"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from django.conf import settings
@@ -78,6 +78,11 @@ class SwitchRequest(models.Model):
     def is_open(self) -> bool:
         """It waits for an answer."""
         return self.state == self.State.OPEN and not self.is_outdated
+
+    @property
+    def changed_at(self) -> datetime:
+        """Since when it stands as `words` says."""
+        return self.answered_at or self.created_at
 
     @property
     def words(self) -> str:

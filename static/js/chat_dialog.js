@@ -12,5 +12,9 @@
     event.preventDefault();
     dialog.close();
   });
-  dialog.addEventListener("close", () => dialog.replaceChildren());
+  dialog.addEventListener("close", () => {
+    dialog.replaceChildren();
+    // Opened from the model menu, which closes for it: there is nothing left that the browser could give the focus back to.
+    if (document.activeElement === document.body) document.getElementById("model-button").focus();
+  });
 })();

@@ -3,9 +3,13 @@
   "use strict";
   const dialog = () => document.getElementById("action-dialog");
   let opener = null;
+  let place = null; // the part of the page that it stands in
 
   document.addEventListener("htmx:beforeRequest", (event) => {
-    if (event.detail.target === dialog() && !dialog().open) opener = event.detail.elt.id || event.detail.elt.getAttribute("href");
+    const { elt, target } = event.detail;
+    if (target !== dialog() || dialog().open) return;
+    opener = elt.id || elt.getAttribute("href");
+    place = elt.closest("section[id]")?.id;
   });
   document.addEventListener("htmx:afterSwap", (event) => {
     const target = dialog();
@@ -30,8 +34,9 @@
     if (!box) return;
     box.addEventListener("close", () => {
       box.replaceChildren();
-      // The row may have been redrawn meanwhile: look for the same link again.
-      const back = opener && [...document.querySelectorAll("[hx-get]")].find((element) => element.getAttribute("href") === opener);
+      // The row may have been redrawn meanwhile: look for the same link again. A request that was answered is gone: on to the next one.
+      const same = opener && [...document.querySelectorAll("[hx-get]")].find((element) => element.getAttribute("href") === opener);
+      const back = same || (place && document.querySelector(`#${place} [hx-get]`));
       if (back) back.focus();
     });
   });

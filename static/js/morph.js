@@ -23,9 +23,16 @@
   }
 
   function syncChildren(from, to) {
+    const kept = new Set([...to.childNodes].map((node) => node.id).filter(Boolean));
     let cursor = from.firstChild;
     for (const wanted of [...to.childNodes]) {
       const match = partner(from, cursor, wanted);
+      // What went from before it is taken away first: an element that is moved loses the focus.
+      while (match && cursor !== match && !kept.has(cursor.id)) {
+        const next = cursor.nextSibling;
+        cursor.remove();
+        cursor = next;
+      }
       if (!match) {
         from.insertBefore(wanted, cursor);
       } else {

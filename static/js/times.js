@@ -30,6 +30,7 @@
       if ("clock" in element.dataset) put(element, moment.toLocaleTimeString("en-GB", CLOCK));
       if ("clockMinutes" in element.dataset) put(element, moment.toLocaleTimeString("en-GB", MINUTES));
       if ("moment" in element.dataset) put(element, full);
+      if ("momentMinutes" in element.dataset) put(element, moment.toLocaleString("en-GB", { ...MONTHS, ...MINUTES }));
     }
     refresh();
   }

@@ -42,6 +42,11 @@ def test_menu_groups_models_by_state(member: User, null_runtime: Runtime, gemma:
     assert f'action="/models/{gemma.pk}/switch/"' in menu
 
 
+def test_size_that_is_not_known_is_left_out(member: User, null_runtime: Runtime) -> None:
+    make_model(null_runtime, name="Far away", size_bytes=0)
+    assert "0 MB" not in signed_in(member).get("/").content.decode()
+
+
 def test_somebody_who_may_not_switch_is_told_so(outsider: User, gemma: ModelDefinition) -> None:
     client = signed_in(outsider)
 

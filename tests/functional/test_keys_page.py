@@ -13,6 +13,7 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
+from pytest_django.fixtures import Settings
 
 from models_admin.actor import Actor
 from models_admin.keys import authenticate, create_key
@@ -63,6 +64,7 @@ def test_new_key_is_shown_once_with_a_line_that_uses_it(outsider: User) -> None:
     assert ApiKey.objects.get().prefix in shown(client)
 
 
+@pytest.mark.django_db(transaction=True)  # the status is looked up on a connection of its own
 def test_curl_line_works_as_written(outsider: User) -> None:
     page = signed_in(outsider).post(PAGE, WANTED).content.decode()
     line = re.search(r'<code id="new-key-curl"[^>]*>(.*?)</code>', page)
@@ -91,6 +93,17 @@ def test_form_makes_the_key_that_was_asked_for(outsider: User, null_runtime: Run
     assert (end.date(), end.hour, end.minute) == (day, 23, 59)
 
 
+def test_end_of_a_key_can_be_shown_in_the_readers_own_zone(outsider: User) -> None:
+    client = signed_in(outsider)
+    client.post(PAGE, WANTED)
+    end = ApiKey.objects.get().expires_at
+    assert end is not None
+    listed = shown(client).partition('class="key-list"')[2]
+    assert re.search(
+        rf'<time datetime="{re.escape(timezone.localtime(end).isoformat()[:19])}[^"]*"[^>]*data-moment-minutes>', listed
+    )
+
+
 @pytest.mark.parametrize(("lifetime", "days"), [("30", 30), ("90", 90), ("365", 365), ("never", None)])
 def test_lifetimes(lifetime: str, days: int | None, outsider: User) -> None:
     signed_in(outsider).post(PAGE, WANTED | {"lifetime": lifetime})
@@ -117,6 +130,14 @@ def test_what_makes_no_sense_is_said_where_it_was_typed(wrong: dict[str, Any], w
     response = signed_in(outsider).post(PAGE, WANTED | wrong)
     assert response.status_code == 422
     assert words in response.content.decode()
+    assert not ApiKey.objects.exists()
+
+
+def test_last_day_of_all_is_too_late_in_every_zone(outsider: User, settings: Settings) -> None:
+    settings.TIME_ZONE = "America/New_York"
+    answer = signed_in(outsider).post(PAGE, {**WANTED, "lifetime": "day", "day": "9999-12-31"})
+    assert answer.status_code == 422
+    assert "This must be before the year 2200." in answer.content.decode()
     assert not ApiKey.objects.exists()
 
 

@@ -10,7 +10,7 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.utils import timezone
 
-from models_admin.models import LoadRecord, ModelDefinition, Runtime, SwitchJob
+from models_admin.models import LoadRecord, ModelDefinition, ModelInstance, Runtime, SwitchJob
 from tests.factories import make_model
 from tests.functional.admin_world import MB, ended_job, load, loading_job, staff
 
@@ -66,6 +66,17 @@ def test_admin_index_leads_to_the_tab(client: Client, admin_person: User) -> Non
     client.force_login(admin_person)
 
     assert client.get("/admin/").headers["Location"] == TAB
+
+
+def test_model_of_unknown_memory_is_named_beside_the_bar(
+    client: Client, admin_person: User, other: ModelDefinition
+) -> None:
+    load(other, held_bytes=0)
+    words = f"Without {other.name}: how much memory that takes is not known."
+
+    assert words in get(client, admin_person)
+    ModelInstance.objects.update(held_bytes=5_000_000)
+    assert words not in get(client, admin_person)
 
 
 def test_people_who_are_not_staff_are_sent_to_sign_in(client: Client, member: User) -> None:

@@ -11,7 +11,7 @@ from django.test import Client
 
 from models_admin.models import AuditEntry, ModelDefinition, Runtime, SwitchJob
 from tests.factories import make_model
-from tests.functional.admin_world import MB, load, loading_job, staff
+from tests.functional.admin_world import MB, load, loading_job, staff, step
 
 HTMX = {"HX-Request": "true"}
 
@@ -82,6 +82,19 @@ def test_confirming_in_the_dialog_closes_it_and_brings_the_panel(
     assert 'id="switch-panel"' in html
     assert 'hx-swap-oob="true"' in html
     assert "Switching from Small to Other" in html
+
+
+def test_while_the_former_model_is_put_back_page_and_chat_say_so(
+    signed_in: Client, admin_person: User, other: ModelDefinition
+) -> None:
+    back = [step("load", "Small", "running", percent=20), step("verify", "Small", "pending")]
+    loading_job(other, admin_person, steps=[step("load", "Other", "failed"), *back])
+
+    tab, chat = (" ".join(signed_in.get(page).content.decode().split()) for page in ("/admin/models/", "/"))
+    assert "The switch to Other failed: putting Small back" in tab
+    assert "The switch to Other failed: putting Small back…" in chat
+    assert "Switching from Small" not in tab + chat
+    assert "Loading 52 %" not in tab + chat
 
 
 def test_asking_twice_joins_the_first(signed_in: Client, small: ModelDefinition, other: ModelDefinition) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ from django.contrib.auth.models import Group, User
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from models_admin import job_moves, switch_requests
 from models_admin.actor import Actor
@@ -81,9 +83,22 @@ def test_person_asks_sees_how_it_stands_and_withdraws(outsider: User, gemma: Mod
     request = SwitchRequest.objects.get()
     assert (request.user, request.model, request.reason) == (outsider, gemma, "A report")
     assert "<strong>Gemma 3:</strong> asked; waiting for an operator" in shown(client, "/")
-    assert "asked; waiting for an operator" in shown(client, f"/models/{gemma.pk}/ask/")
+    dialog = shown(client, f"/models/{gemma.pk}/ask/")
+    assert "You have asked for Gemma 3" in dialog
+    assert "Asked; waiting for an operator" in dialog
+    assert "“A report”" in dialog
     client.post(f"/requests/{request.pk}/withdraw/")
     assert "waiting for an operator" not in shown(client, "/")
+
+
+def test_answer_is_dated_by_itself_and_not_by_the_question(outsider: User, otto: User, gemma: ModelDefinition) -> None:
+    request = asked(outsider, gemma)
+    switch_requests.decline(request, actor=Actor(otto, "page"), answer="Tonight")
+    long_ago = timezone.now() - timedelta(minutes=50)
+    SwitchRequest.objects.update(created_at=long_ago)
+    page = part(shown(signed_in(outsider), "/"), 'id="requests"', "</time>")
+    assert "declined by otto: Tonight" in page
+    assert "50 min ago" not in page
 
 
 def test_with_htmx_the_dialog_closes(outsider: User, gemma: ModelDefinition) -> None:
@@ -119,7 +134,7 @@ def test_operator_sees_a_hint_in_the_chat_and_others_do_not(
     asked(outsider, gemma, "A report")
     page = shown(signed_in(otto), "/")
     assert "<strong>oda</strong> asks for <strong>Gemma 3</strong>" in page
-    assert f'href="{TAB}">Answer' in page
+    assert f'href="{TAB}#requests">Answer' in page
     assert "oda" not in shown(signed_in(member), "/")
 
 
