@@ -20,7 +20,8 @@ from gantry.runtimes.exceptions import RuntimeFault
 from models_admin import calling, catalog, job_moves, memory, specs
 from models_admin.models import LoadRecord, ModelDefinition, ModelInstance, SwitchJob
 
-REPORT_SECONDS = 0.25  # progress within a step is told at most this often
+# Progress within a step is told at most this often: pages are rendered for it while the load needs the processor.
+REPORT_SECONDS = 0.4
 CANCEL_LOOK_SECONDS = 0.2  # how often the row is asked whether to cancel
 
 
@@ -147,7 +148,7 @@ class DatabaseEffects:
     def instance_loaded(self, instance: RunningInstance, measure: LoadMeasure) -> None:
         """It is verified: keep how to reach it, and what the load took."""
         measured = memory.held_by(instance.pid, instance.memory_bytes) or self._taken_from_pool()
-        held_bytes = measured or self._planned_need(instance.model_id)
+        held_bytes = measured or self._reckoned(instance.model_id)
         held_on = memory.held_on(instance.pid)
         with transaction.atomic():
             ModelInstance.objects.filter(instance_id=instance.instance_id).update(
@@ -188,6 +189,7 @@ class DatabaseEffects:
                     "was_active": row.is_active,
                     "parameters": row.parameters,
                     "devices": list(row.held_on),
+                    "held_bytes": row.held_bytes,
                 }
                 self._keep_unloaded([*self._job.unloaded, entry])
             ModelInstance.objects.filter(instance_id=instance_id).update(state=InstanceState.UNLOADING, is_active=False)
@@ -251,9 +253,11 @@ class DatabaseEffects:
         """What the load took, where the memory itself shows it: on GPUs, whoever's process it is."""
         return max(0, self._free_before - self.free_bytes()) if self._job.pool.kind == "nvml" else 0
 
-    def _planned_need(self, model_id: str) -> int:
-        """What it was reckoned to take: better than nothing where nobody can look."""
-        return int(self._job.plan.get("needed_bytes", 0)) if self._job.plan.get("target_id") == model_id else 0
+    def _reckoned(self, model_id: str) -> int:
+        """What it was reckoned to take, or held before it was unloaded: better than nothing where nobody can look."""
+        if self._job.plan.get("target_id") == model_id:
+            return int(self._job.plan.get("needed_bytes", 0))
+        return next((entry.get("held_bytes", 0) for entry in self._job.unloaded if entry["model_id"] == model_id), 0)
 
     def _keep_unloaded(self, entries: list[dict[str, Any]]) -> None:
         self._job.unloaded = entries

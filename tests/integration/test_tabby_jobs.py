@@ -99,6 +99,19 @@ def test_job_whose_model_others_swap_away_fails_and_their_model_stays(pool: Memo
         assert ModelInstance.objects.get().is_external
 
 
+def test_model_that_is_put_back_counts_with_what_it_held_before(pool: MemoryPool, admin_person: User) -> None:
+    models = {"alpha": FakeModel(modules=4, module_seconds=0.01), "broken": FakeModel(modules=4, fails_at=2)}
+    with TabbyDouble(models=models) as double:
+        attach(double, pool, "tabby")
+        look()
+        switch("alpha", admin_person)
+        before = ModelInstance.objects.get().held_bytes
+        assert before > 0  # reckoned: TabbyAPI tells nobody
+        job = switch("broken", admin_person)
+        assert (job.state, job.rolled_back) == (JobState.FAILED, True)
+        assert ModelInstance.objects.get().held_bytes == before
+
+
 def one(name: str) -> dict[str, FakeModel]:
     return {name: FakeModel(modules=4, module_seconds=0.01)}
 
