@@ -87,7 +87,7 @@ screenshots: ## Take the README's pictures anew, from the running demo
 	@$(BIN)/python -m tests.screenshots
 
 .PHONY: bench
-bench: ## Measure switches and foretold times (ARGS="--json FILE" keeps the figures)
+bench: ## Measure switches, foretold times, status, fan-out and audit pages (ARGS="--json FILE" keeps the figures)
 	$(INSTALL) base models dev
 	@$(BIN)/python -m tests.bench $(ARGS)
 

@@ -79,7 +79,7 @@ WORDINGS: dict[ErrorCode, Wording] = {
     ErrorCode.LOAD_FAILED: Wording(
         "did not load",
         "The runtime could not load the model.",
-        "The cause stands beside this, or in the last lines of the runtime's log.",
+        "Read what the runtime said about it, here or at the end of its log, mend that, and switch again.",
     ),
     ErrorCode.LOAD_STALLED: Wording(
         "stalled",
