@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -12,9 +15,36 @@ def with_children(pid: int) -> list[psutil.Process]:
     """A process and everything it started; empty when it is gone."""
     try:
         process = psutil.Process(pid)
-        return [process, *process.children(recursive=True)]
+        if not _keeps_children():
+            return [process, *process.children(recursive=True)]
     except psutil.Error:
         return []
+    found = [process]
+    for child in _descendants(pid):
+        with suppress(psutil.Error):  # gone meanwhile
+            found.append(psutil.Process(child))
+    return found
+
+
+@cache
+def _keeps_children() -> bool:
+    """Whether the kernel lists the children of a process (CONFIG_PROC_CHILDREN)."""
+    me = os.getpid()
+    return Path(f"/proc/{me}/task/{me}/children").exists()
+
+
+def _descendants(pid: int) -> list[int]:
+    """What a process started, and what that started, by the kernel's own lists.
+
+    psutil looks at every process of the machine for it: milliseconds, many times in a switch. The kernel may leave out a child whose
+    sibling ends at that moment (proc(5), `/proc/pid/task/tid/children`); a reading of memory is soon made again.
+    """
+    children: list[int] = []
+    with suppress(OSError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError):  # a thread that has ended meanwhile
+                children += map(int, (task / "children").read_text(encoding="ascii").split())
+    return [*children, *(further for child in children for further in _descendants(child))]
 
 
 def resident_bytes(pid: int) -> int:

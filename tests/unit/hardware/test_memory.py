@@ -13,6 +13,7 @@ import psutil
 import pytest
 
 from gantry.env import Environment
+from gantry.hardware import processes
 from gantry.hardware.base import MemoryReading
 from gantry.hardware.cgroup import Limit, memory_limits
 from gantry.hardware.fixed import FixedMemory, parse_bytes, parse_pool
@@ -65,6 +66,25 @@ def test_what_is_no_amount_is_refused(text: str) -> None:
 
 def test_memory_of_children_counts(holder: int) -> None:
     assert 64 * MIB < resident_bytes(holder) < 128 * MIB
+
+
+@pytest.mark.parametrize("keeps_children", [True, False])
+def test_whole_family_is_found_with_and_without_the_kernels_lists(
+    keeps_children: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "_keeps_children", lambda: keeps_children)
+    family = (
+        "import subprocess, sys; print('up', flush=True); subprocess.run([sys.executable, '-S', '-c', sys.argv[1]])"
+    )
+    command = [sys.executable, "-S", "-c", family, "print('up', flush=True); input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert [process.stdout.readline(), process.stdout.readline()] == [b"up\n"] * 2
+        found = [one.pid for one in processes.with_children(process.pid)]
+        (child,) = psutil.Process(process.pid).children()
+        assert found == [process.pid, child.pid]
+        process.communicate(b"\n", timeout=10)
+    assert processes.with_children(NOBODY) == []
 
 
 def test_process_that_is_gone_holds_nothing() -> None:
