@@ -28,26 +28,28 @@ class Ear:
     def __init__(self, hub: _Hub) -> None:
         self._hub = hub
         self._heard = asyncio.Event()
-        self._seq, self._event_id = 0, ""
+        self._seq = self._told = 0  # the last event that was heard of, and that was passed on
 
-    def hear(self, seq: int = 0, event_id: str = "") -> None:
+    def hear(self, seq: int = 0) -> None:
         """The job has moved; without a number: wake up, for nobody tells any more."""
-        if seq > self._seq:
-            self._seq, self._event_id = seq, event_id
+        self._seq = max(self._seq, seq)
         self._heard.set()
 
-    async def next_after(self, seen: int, seconds: float) -> str:
-        """The latest hint that the job has moved past an event, as its id; "" when none came for so long, or nobody can tell."""
+    async def next_after(self, seen: int, seconds: float) -> int:
+        """The number of the latest event past `seen` that was heard of, each told once; 0 when none came for so long, or nobody can tell."""
         if not self._hub.is_told:
             self._hub.start()
             await asyncio.sleep(min(LOOK_SECONDS, seconds))
-            return ""
+            return 0
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                while self._seq <= seen and self._hub.is_told:
+                while self._seq <= max(seen, self._told) and self._hub.is_told:
                     self._heard.clear()
                     await self._heard.wait()
-        return self._event_id if self._seq > seen else ""
+        if self._seq <= max(seen, self._told):
+            return 0
+        self._told = self._seq
+        return self._seq
 
 
 class _Hub:
@@ -93,7 +95,7 @@ class _Hub:
                 message = await layer.receive(channel)
                 if message["type"] == "job_updated":
                     for ear in self._ears.get(message["job"]["id"], ()):
-                        ear.hear(message["job"]["seq"], message["event_id"])
+                        ear.hear(message["job"]["seq"])
         except Exception as exc:  # noqa: BLE001 - whatever the layer fails with, the rows tell the same a little later
             log.warning("live_hints_away", reason=repr(exc))
         finally:

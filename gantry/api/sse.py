@@ -28,6 +28,7 @@ from models_admin.snapshots import job_snapshot
 CONTENT_TYPE = "text/event-stream"
 KEEP_ALIVE = ": keep-alive\n\n"  # a comment: proxies see traffic, clients nothing
 KEEP_ALIVE_SECONDS = 10.0
+SHARED_EVENTS = 20  # the latest of a job are read once for all who follow it; who is further behind reads alone
 RIGHTS_SECONDS = 10.0  # between two looks at the rights of whoever follows; a stream that is quiet in between is looked at a little later
 _HEADERS = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
@@ -91,16 +92,16 @@ async def follow_job(
     """
     # Joined before the rows are read, so that nothing falls between the two.
     async with listening(job_id) as ear:
-        seen, hint = after, ""
+        seen, heard = after, 0
         while True:
-            updates, job = await _look(job_id, seen, hint)
+            updates, job = await _look(job_id, seen, heard)
             for update in updates:
                 yield update
                 seen = update.event["seq"]
             if job is None or (job["is_finished"] and (not updates or seen >= job["seq"])):
                 return
-            hint = await ear.next_after(seen, keep_alive_seconds)
-            if not hint:  # nothing was heard; the rows are looked at all the same, for a hint may be lost
+            heard = await ear.next_after(seen, keep_alive_seconds)
+            if not heard:  # nothing was heard; the rows are looked at all the same, for a hint may be lost
                 yield None
 
 
@@ -145,14 +146,18 @@ _Look = tuple[list[JobUpdate], JobSnapshot | None]
 _looks: Once[_Look] = Once()
 
 
-async def _look(job_id: int, seen: int, hint: str) -> _Look:
-    """What the rows say; those who heard the same hint and have seen the same read them once together."""
+async def _look(job_id: int, seen: int, heard: int) -> _Look:
+    """What the rows say past an event. Those who have heard of the same one read them once together, also when some have seen less."""
 
-    async def read() -> _Look:
-        look: _Look = await database_sync_to_async(_read)(job_id, seen)
+    async def read(after: int) -> _Look:
+        look: _Look = await database_sync_to_async(_read)(job_id, after)
         return look
 
-    return await (_looks.get((job_id, seen, hint), read) if hint else read())
+    after = heard - SHARED_EVENTS
+    if not heard or seen < after:
+        return await read(seen)
+    updates, job = await _looks.get((job_id, heard), lambda: read(after))
+    return [update for update in updates if update.event["seq"] > seen], job
 
 
 def _read(job_id: int, seen: int) -> _Look:

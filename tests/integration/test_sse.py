@@ -165,6 +165,23 @@ async def test_all_who_follow_share_one_place_in_the_layer(job: SwitchJob) -> No
             assert update.event["seq"] == 4
 
 
+async def test_those_who_have_seen_less_share_the_reading_too(job: SwitchJob, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads: list[int] = []
+    read = sse._read
+
+    def note(job_id: int, after: int) -> object:
+        reads.append(after)
+        return read(job_id, after)
+
+    monkeypatch.setattr(sse, "_read", note)
+    looks = await asyncio.gather(*(sse._look(job.pk, seen, 3) for seen in (0, 1, 2, 2)))
+    assert [[update.event["seq"] for update in updates] for updates, _ in looks] == [[1, 2, 3], [2, 3], [3], [3]]
+    assert len(reads) == 1
+    monkeypatch.setattr(sse, "SHARED_EVENTS", 1)
+    await sse._look(job.pk, 0, 3)  # is further behind
+    assert reads[1:] == [0]
+
+
 async def test_hints_are_heard_again_after_the_layer_has_failed(
     job: SwitchJob, monkeypatch: pytest.MonkeyPatch
 ) -> None:
