@@ -76,7 +76,7 @@ class FixedMemory:
 
     def held_on(self, pid: int) -> Mapping[str, int]:
         """RAM of the process with its children, on the devices that it was told to use; empty when it was told none."""
-        return self._placed(pid, ())
+        return self._placed(pid, ()) if self._devices else {}
 
     def _placed(self, pid: int, otherwise: Sequence[str]) -> dict[str, int]:
         told = [device_id for device_id in devices_told(pid) if device_id in self._devices] or otherwise

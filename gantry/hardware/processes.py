@@ -40,11 +40,17 @@ def _descendants(pid: int) -> list[int]:
     sibling ends at that moment (proc(5), `/proc/pid/task/tid/children`); a reading of memory is soon made again.
     """
     children: list[int] = []
-    with suppress(OSError):
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError):  # a thread that has ended meanwhile
-                children += map(int, (task / "children").read_text(encoding="ascii").split())
+    for task in _listed(f"/proc/{pid}/task"):
+        with suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as listed:  # a thread may have ended
+            children += map(int, listed.read().split())
     return [*children, *(further for child in children for further in _descendants(child))]
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)  # noqa: PTH208 - a server has a hundred threads, and a Path for each takes longer than the reading
+    except OSError:
+        return []
 
 
 def resident_bytes(pid: int) -> int:

@@ -6,12 +6,15 @@ One keeper for each server, whether it serves one model or is a router. Everythi
 
 from __future__ import annotations
 
+import contextlib
+import json
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from typing import IO, cast
 
 from gantry.runtimes import llama_shim
 from gantry.runtimes.exceptions import UnloadFailed
@@ -26,22 +29,76 @@ KEEPER_SECONDS = llama_shim.POLITE_SECONDS + llama_shim.KILL_SECONDS + llama_shi
 LOG_LINES = 50
 
 
+class _Spares:
+    """A keeper that waits for its order: an interpreter takes longer to come up than all else that a start needs.
+
+    One for the whole process, whoever takes it. It ends with this process, for then nobody can give it an order any more.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: subprocess.Popen[bytes] | None = None
+
+    def fill(self) -> None:
+        """Have one wait. Where it cannot be started, whoever needs one will hear why."""
+        with self._lock, contextlib.suppress(OSError):
+            if self._waiting is not None and self._waiting.poll() is not None:
+                _give(self._waiting, b"")
+                self._waiting = None
+            if self._waiting is None:
+                self._waiting = _launch()
+
+    def take(self) -> subprocess.Popen[bytes] | None:
+        """The one that waits, if one does."""
+        with self._lock:
+            keeper, self._waiting = self._waiting, None
+        return keeper
+
+
+_spares = _Spares()
+
+
+def ready_keeper() -> None:
+    """Have a keeper at hand for a load that is about to come. Returns at once; nothing is started for any model yet."""
+    threading.Thread(target=_spares.fill, name="spare-keeper", daemon=True).start()
+
+
 def start_keeper(folder: InstanceFolder, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """The keeper, in a session of its own so that no signal to the worker's group reaches it."""
-    with (folder.path / "server.log").open("ab") as log:
-        keeper = subprocess.Popen(
-            [sys.executable, "-S", "-E", "-s", llama_shim.__file__, str(folder.path), *folder.spec["argv"]],
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            cwd=folder.path,
-            # A router hears of its models by itself, and would take itself for one of another's.
-            env=environment if folder.spec.get("is_router") else {**environment, "LLAMA_SERVER_ROUTER_PORT": "1"},
-            start_new_session=True,
-        )
-    # Collects it when it ends, so that no zombie stays for as long as this worker lives.
-    threading.Thread(target=keeper.wait, name=f"keeper-{folder.instance_id}", daemon=True).start()
+    """The keeper of a server, with its order."""
+    # A router hears of its models by itself, and would take itself for one of another's.
+    env = {**environment} if folder.spec.get("is_router") else {**environment, "LLAMA_SERVER_ROUTER_PORT": "1"}
+    order = json.dumps({"folder": str(folder.path), "argv": folder.spec["argv"], "env": env}).encode() + b"\n"
+    keeper = _spares.take()
+    if keeper is None or not _give(keeper, order):  # somebody may have ended it while it waited
+        keeper = _launch()
+        _give(keeper, order)
     return keeper
+
+
+def _launch() -> subprocess.Popen[bytes]:
+    """A keeper without an order, in a session of its own so that no signal to the worker's group reaches it."""
+    keeper = subprocess.Popen(
+        [sys.executable, "-S", "-E", "-s", llama_shim.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd="/",
+        env={"LC_ALL": "C.UTF-8"},
+        start_new_session=True,
+    )
+    # Collects it when it ends, so that no zombie stays for as long as this worker lives.
+    threading.Thread(target=keeper.wait, name=f"keeper-{keeper.pid}", daemon=True).start()
+    return keeper
+
+
+def _give(keeper: subprocess.Popen[bytes], order: bytes) -> bool:
+    """Whether it took the order. It gets no other: the pipe is closed."""
+    try:
+        with cast("IO[bytes]", keeper.stdin) as pipe:
+            pipe.write(order)
+    except OSError:
+        return False
+    return True
 
 
 def is_over(folder: InstanceFolder, keeper: subprocess.Popen[bytes]) -> bool:

@@ -30,7 +30,15 @@ from gantry.runtimes.llama_client import Health, LlamaClient
 from gantry.runtimes.llama_ending import READY_STATES, check_file, describe_dead, load_failure
 from gantry.runtimes.llama_flags import build_arguments
 from gantry.runtimes.llama_instance import InstanceFolder
-from gantry.runtimes.llama_keeper import LOG_LINES, POLL_SECONDS, end_server, is_over, listens, start_keeper
+from gantry.runtimes.llama_keeper import (
+    LOG_LINES,
+    POLL_SECONDS,
+    end_server,
+    is_over,
+    listens,
+    ready_keeper,
+    start_keeper,
+)
 from gantry.runtimes.llama_progress import LoadMeter, sample_memory
 from gantry.runtimes.prefetch import files_of, free_room, prefetch_files
 from gantry.runtimes.process import choose_port, group_of
@@ -120,6 +128,7 @@ class LlamaServerRuntime:
         check_file(request.path)
         template = Path("template.jinja") if request.chat_template else None
         build_arguments(build, request, port=1, template=template)
+        ready_keeper()  # it comes up while something else is drained and unloaded
 
     def prefetch(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> int:
         """Read the model's file, all its parts and what further arguments name beside it into the page cache, while there is room."""

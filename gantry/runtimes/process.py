@@ -16,7 +16,7 @@ import psutil
 
 from gantry.runtimes.llama_shim import read_boot_id, read_start
 
-POLL_SECONDS = 0.003
+POLL_SECONDS = 0.002
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,16 +18,25 @@ READY = """echo 'cmd_child_to_router:state:{"state":"ready"}'"""
 KEY = "the-secret-key-1234"
 
 
+def wait_for_order(shim: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-S", "-E", "-s", str(shim)], stdin=subprocess.PIPE, cwd="/")
+
+
+def tell(keeper: subprocess.Popen[bytes], text: str) -> None:
+    assert keeper.stdin is not None
+    with keeper.stdin as pipe:
+        pipe.write(text.encode())
+
+
 class Kept:
     """A script under a keeper."""
 
     def __init__(self, folder: Path, argv: list[str], shim: Path) -> None:
         self.folder = folder
         (folder / "api_key").write_text(KEY)
-        command = [sys.executable, "-S", "-E", "-s", str(shim), str(folder), *argv]
-        self.process = subprocess.Popen(
-            command, cwd=folder, env={"PATH": "/usr/bin:/bin", "LLAMA_SERVER_ROUTER_PORT": "1"}
-        )
+        env = {"PATH": "/usr/bin:/bin", "LLAMA_SERVER_ROUTER_PORT": "1"}
+        self.process = wait_for_order(shim)
+        tell(self.process, json.dumps({"folder": str(folder), "argv": argv, "env": env}) + "\n")
 
     def text(self, name: str) -> str:
         path = self.folder / name
@@ -150,3 +159,18 @@ def test_log_is_kept_small(start: Start) -> None:
     assert len(kept.text("server.log")) <= 1000
     assert 900 < len(kept.text("server.log.1")) <= 1000
     assert kept.text("server.log").splitlines()[-1] == "line 299"
+
+
+@pytest.mark.parametrize("said", ["", '{"folder": "/", "argv": ["/bin/sh", "-c"'])
+def test_keeper_whose_order_never_comes_whole_ends_and_starts_nothing(said: str) -> None:
+    keeper = wait_for_order(Path(str(llama_shim.__file__)))
+    tell(keeper, said)
+    assert keeper.wait(10) == 0
+
+
+def test_keeper_lives_in_the_folder_and_tells_its_own_faults_in_the_log(tmp_path: Path) -> None:
+    keeper = wait_for_order(Path(str(llama_shim.__file__)))
+    # No api_key lies there: whoever wanted it has begun to take the folder away.
+    tell(keeper, json.dumps({"folder": str(tmp_path), "argv": ["/bin/true"], "env": {}}) + "\n")
+    assert keeper.wait(10) == 1
+    assert "api_key" in (tmp_path / "server.log").read_text()
