@@ -21,6 +21,8 @@ from gantry.runtimes.fleet import find_instance
 SLACK_SHARE = 0.1
 SLACK_BYTES = 128 * 2**20
 
+UNTOLD_SECONDS = 0.15  # a first token that comes sooner is not announced
+
 
 class Steps:
     """Does one step after the other. Everything it learns stands in the `Work`."""
@@ -256,8 +258,9 @@ class Steps:
         if fresh is None:
             raise LoadFailed(f"{step.model_name} vanished before it could be tried.")
         began_at = work.effects.monotonic()
-        # Asked before it is told that it is being asked: a token takes about as long as writing that down.
+        # Asked before it is told that it is being asked: most give a token before that could be shown, and showing it would be in their way.
         trial: Aside[Verification] = Aside(lambda: work.runtime.verify(fresh.instance_id), "verify")
+        trial.is_done(UNTOLD_SECONDS)
         work.effects.enter(JobState.WARMING, f"Trying {step.model_name}")
         work.board.start(index, f"Asking {step.model_name} for a first token")
         self._wait_for(trial)

@@ -32,6 +32,34 @@ def test_cancel_leaves_a_first_token_that_does_not_come(bench: Bench) -> None:
             assert not thread.is_alive()
 
 
+def test_first_token_that_comes_at_once_is_not_announced_before(bench: Bench) -> None:
+    told_when_asked: list[str] = []
+    original = bench.null.verify
+
+    def verify(instance_id: str) -> object:
+        told_when_asked.extend(bench.effects.texts)
+        return original(instance_id)
+
+    bench.null.verify = verify  # type: ignore[method-assign,assignment]
+    bench.run()
+    assert "Asking New for a first token" in bench.effects.texts
+    assert "Asking New for a first token" not in told_when_asked
+
+
+def test_first_token_that_takes_a_while_is_announced_while_it_is_waited_for(bench: Bench) -> None:
+    original = bench.null.verify
+
+    def verify(instance_id: str) -> object:
+        deadline = time.monotonic() + 10
+        while "Asking New for a first token" not in bench.effects.texts:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        return original(instance_id)
+
+    bench.null.verify = verify  # type: ignore[method-assign,assignment]
+    assert bench.run().state == JobState.SUCCEEDED
+
+
 def test_stalled_load_ends_with_its_own_code(bench: Bench) -> None:
     bench.world.stalls["new"] = 0.3
     bench.limits = Limits(stall_seconds=0.05)
