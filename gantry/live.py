@@ -7,8 +7,9 @@ broker is away, a hint is lost with one log line and nothing else.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NotRequired, TypedDict
 
 import structlog
@@ -17,6 +18,8 @@ from channels.layers import get_channel_layer
 from django.db import transaction
 
 log = structlog.get_logger(__name__)
+
+GATHER_SECONDS = 0.03  # how long a hint waits for others that may follow at once
 
 STATUS_GROUP = "status"  # every signed-in page: jobs, models, memory
 REQUESTS_GROUP = "requests"  # pages on which people ask for models and are answered
@@ -49,6 +52,7 @@ class JobSnapshot(TypedDict):
     target_name: str
     from_name: str
     requested_by: str
+    requested_by_id: NotRequired[int | None]  # for Gantry alone; older workers leave it out
     via: str
     created_at: str
     elapsed_seconds: float
@@ -63,6 +67,7 @@ class JobSnapshot(TypedDict):
     error_code: str
     error_text: str  # one or two sentences, what happened
     error_hint: str  # what to do
+    error_data: NotRequired[dict[str, int]]  # insufficient_memory: {required, available, freeable}_bytes
     aftermath: str  # what was done about it: "SmolLM2 was put back."
     is_cancelling: bool
     interrupts: bool  # there is a time in which no model answers; False: the present one serves until the target does
@@ -177,9 +182,10 @@ def send(group: str, message: Mapping[str, Any]) -> None:
 
 
 class Background:
-    """Sends hints one after the other from a thread of its own, over a connection that stays.
+    """Sends hints from a thread of its own, over a connection that stays, and of several that say the same the last one.
 
-    `async_to_sync` makes an event loop and a connection for each hint: 2 ms in which a switch stands still, twenty times.
+    `async_to_sync` makes an event loop and a connection for each hint: 2 ms in which a switch stands still, twenty times. And each hint
+    that arrives has pages rendered, which takes longer than what it tells of: a switch that waits for nothing goes through five steps in 50 ms.
     """
 
     def __init__(self, most_waiting: int = 1000) -> None:
@@ -210,9 +216,52 @@ class Background:
 
     async def _send_all(self) -> None:
         while True:
-            group, message = await self._hints.get()
-            await _send_hint(group, message)
-            self._hints.task_done()
+            hints = await self._gather()
+            for group, message in without_outdated(hints):
+                await _send_hint(group, message)
+            for _ in hints:
+                self._hints.task_done()
+
+    async def _gather(self) -> list[tuple[str, Mapping[str, Any]]]:
+        """What comes within a moment; at once when a job has ended, for people wait for that."""
+        hints = [await self._hints.get()]
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GATHER_SECONDS):
+                while not _tells_an_end(hints[-1][1]):
+                    hints.append(await self._hints.get())
+        while not self._hints.empty():
+            hints.append(self._hints.get_nowait())
+        return hints
+
+
+def without_outdated(hints: Sequence[tuple[str, Mapping[str, Any]]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """The hints without those of which a later one says the same and more: a job's figures, which models changed, the memory."""
+    kept: dict[Hashable, tuple[str, Mapping[str, Any]]] = {}
+    for number, (group, message) in enumerate(hints):
+        key: Hashable = (group, message["type"])
+        latest = message
+        match message["type"]:
+            case "job_updated":
+                key = (group, "job", message["job"]["id"])
+            case "models_changed":
+                latest = {**message, "model_ids": _all_of(kept.get(key), message["model_ids"])}
+            case "memory_changed":
+                pass
+            case _:
+                key = number
+        kept[key] = (group, latest)
+    # Jobs first: somebody waits for those, and whatever follows is read from the rows anyway.
+    return sorted(kept.values(), key=lambda hint: hint[1]["type"] != "job_updated")
+
+
+def _all_of(earlier: tuple[str, Mapping[str, Any]] | None, model_ids: Sequence[str]) -> list[str]:
+    """The models of two hints together; an empty list means all there are."""
+    before = earlier[1]["model_ids"] if earlier else model_ids
+    return sorted({*before, *model_ids}) if before and model_ids else []
+
+
+def _tells_an_end(message: Mapping[str, Any]) -> bool:
+    return message["type"] == "job_updated" and bool(message["job"]["is_finished"])
 
 
 _background: Background | None = None

@@ -29,6 +29,10 @@ def valkey(tmp_path: Path, settings: Any) -> Iterator[RedisServer]:
     server.stop()
 
 
+def job(pk: int, *, percent: int = 0, is_finished: bool = False) -> dict[str, Any]:
+    return {"type": "job_updated", "job": {"id": pk, "percent": percent, "is_finished": is_finished}}
+
+
 class Listener:
     """Somebody who looks at the pages: hears `count` messages in an event loop of its own."""
 
@@ -56,15 +60,26 @@ def test_hints_arrive_in_the_order_in_which_they_were_put(valkey: RedisServer) -
     listener = Listener(50)
     background = live.Background()
     for number in range(50):
-        background.put(GROUP, {"type": "job_updated", "number": number})
+        background.put(GROUP, {"type": "message_updated", "number": number})
     assert [message["number"] for message in listener.wait()] == list(range(50))
+
+
+def test_of_hints_that_come_together_the_latest_of_a_job_is_sent_and_its_end_at_once(valkey: RedisServer) -> None:
+    listener = Listener(2)
+    background = live.Background()
+    for percent in range(20):
+        background.put(GROUP, job(7, percent=percent))
+    background.put(GROUP, job(7, percent=100, is_finished=True))
+    background.put(GROUP, {"type": "memory_changed", "event_id": "m"})
+    assert [message["type"] for message in listener.wait()] == ["job_updated", "memory_changed"]
+    assert listener.heard[0]["job"]["percent"] == 100
 
 
 def test_flush_waits_until_all_was_sent(valkey: RedisServer) -> None:
     listener = Listener(20)
     background = live.Background()
     for number in range(20):
-        background.put(GROUP, {"type": "job_updated", "number": number})
+        background.put(GROUP, {"type": "message_updated", "number": number})
     assert background.flush(10)
     assert len(listener.wait()) == 20
 
@@ -75,7 +90,7 @@ def test_without_a_broker_hints_are_lost_with_a_line_each_and_later_ones_arrive(
     valkey.stop()
     background = live.Background()
     with capture_logs() as logs:
-        background.put(GROUP, {"type": "job_updated"})
+        background.put(GROUP, {"type": "message_updated"})
         assert background.flush(30)
     assert [line["event"] for line in logs] == ["live_hint_lost"]
 
@@ -92,7 +107,7 @@ def test_what_does_not_fit_into_the_queue_is_lost_and_nobody_waits(valkey: Redis
     assert holding.wait(10)
     with capture_logs() as logs:
         for number in range(5):
-            background.put(GROUP, {"type": "job_updated", "number": number})
+            background.put(GROUP, {"type": "message_updated", "number": number})
         release.set()
         assert background.flush(10)
     assert [line["reason"] for line in logs] == ["too many are waiting for the broker"] * 3
