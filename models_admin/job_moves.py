@@ -45,14 +45,14 @@ def claim(job_id: int) -> SwitchJob | None:
     try:
         with transaction.atomic():
             taken = SwitchJob.objects.filter(pk=job_id, state=JobState.WAITING).update(
-                state=JobState.PLANNING, started_at=now, heartbeat_at=now, stage_text="Planning"
+                state=JobState.PLANNING, started_at=now, heartbeat_at=now
             )
+            if not taken:
+                return None
+            job = SwitchJob.objects.select_related("target__runtime", "pool", "requested_by").get(pk=job_id)
+            record_event(job, text="Planning")
     except IntegrityError:  # one_working_job_per_pool
         return None
-    if not taken:
-        return None
-    job = SwitchJob.objects.select_related("target__runtime", "pool", "requested_by").get(pk=job_id)
-    record_event(job, text="Planning")
     return job
 
 

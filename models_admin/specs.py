@@ -106,7 +106,8 @@ def specs_for(models: Iterable[ModelDefinition]) -> Mapping[int, ModelSpec]:
 def _expected(models: Sequence[ModelDefinition], hosts: Mapping[int, str]) -> Expected:
     hashes = {model.pk: parameters_hash(model) for model in models}
     history = _history(hashes, hosts)
-    rates = _rates(set(hosts.values()))
+    untimed = {hosts[model.pk] for model in models if not _timed(history.get((model.pk, hosts[model.pk]), ()))}
+    rates = _rates(untimed) if untimed else {}
     times = StepTimes.of_hosts(hosts.values())
     specs = {
         model.pk: replace(
@@ -120,7 +121,7 @@ def _expected(models: Sequence[ModelDefinition], hosts: Mapping[int, str]) -> Ex
 
 def _spec(model: ModelDefinition, loads: Sequence[LoadRecord], rate: float | None) -> ModelSpec:
     measured = next((load.held_bytes for load in loads if load.held_bytes > 0), 0)
-    timed = [load for load in loads if load.load_seconds > 0]
+    timed = _timed(loads)
     return ModelSpec(
         model_id=model.model_id,
         name=model.name,
@@ -135,6 +136,10 @@ def _spec(model: ModelDefinition, loads: Sequence[LoadRecord], rate: float | Non
         is_need_known=bool(measured or model.size_bytes or estimate_for(model)),
         devices=tuple(model.devices),
     )
+
+
+def _timed(loads: Sequence[LoadRecord]) -> list[LoadRecord]:
+    return [load for load in loads if load.load_seconds > 0]
 
 
 def _history(hashes: Mapping[int, str], hosts: Mapping[int, str]) -> _History:
