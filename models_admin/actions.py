@@ -193,12 +193,13 @@ def cancel_job(job: SwitchJob, *, actor: Actor) -> None:
 def may_cancel(job: SwitchJob | JobSnapshot, actor: Actor) -> bool:
     """Whether the actor may cancel this job: the one who asked for it, or who may cancel any."""
     if isinstance(job, SwitchJob):
-        is_over, asked_by = job.state in TERMINAL_STATES, job.requested_by_name
+        is_over, asked_by = job.state in TERMINAL_STATES, job.requested_by_id
     else:
-        is_over, asked_by = job["is_finished"], job["requested_by"]
+        is_over, asked_by = job["is_finished"], job.get("requested_by_id")
     if is_over:
         return False
-    is_own = actor.user is not None and actor.name == asked_by and actor.has_scope("switch")
+    # By account: a name may be given to somebody else.
+    is_own = actor.user is not None and actor.user.pk == asked_by and actor.has_scope("switch")
     return is_own or actor.may("cancel_any_job")
 
 

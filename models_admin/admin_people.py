@@ -1,9 +1,11 @@
-"""Users and groups in the admin: what is changed is written down beside the change."""
+"""Users, groups and failed sign-ins in the admin: what is changed is written down beside the change."""
 
 from __future__ import annotations
 
 from typing import Any, TypeVar
 
+from axes.admin import AccessAttemptAdmin
+from axes.models import AccessAttempt
 from django.contrib import admin
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
@@ -17,12 +19,14 @@ from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationFo
 from models_admin import audit
 from models_admin.actor import Actor
 from models_admin.audit import AuditEvent
+from models_admin.audit_lockouts import lifted_by
 
 Values = dict[str, Any]
 _Row = TypeVar("_Row", bound=models.Model)
 
 admin.site.unregister(User)
 admin.site.unregister(Group)
+admin.site.unregister(AccessAttempt)
 
 
 class AuditedAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
@@ -114,3 +118,18 @@ class GroupAdmin(DjangoGroupAdmin, AuditedAdmin):  # type: ignore[misc]  # the s
     @override
     def audited(self, row: Any) -> Values:
         return {"name": row.name, "permissions": sorted(row.permissions.values_list("codename", flat=True))}
+
+
+@admin.register(AccessAttempt)
+class AttemptAdmin(AccessAttemptAdmin):  # type: ignore[misc]  # axes ships no types
+    """Failed sign-ins. Deleting them lifts the pause that they hold, in the name of whoever does it."""
+
+    @override
+    def delete_model(self, request: HttpRequest, obj: models.Model) -> None:
+        with transaction.atomic(), lifted_by(Actor.from_request(request, via="page")):
+            super().delete_model(request, obj)
+
+    @override
+    def delete_queryset(self, request: HttpRequest, queryset: models.QuerySet[Any]) -> None:
+        with transaction.atomic(), lifted_by(Actor.from_request(request, via="page")):
+            super().delete_queryset(request, queryset)

@@ -16,9 +16,10 @@ class ModelsAdminConfig(AppConfig):
     @override
     def ready(self) -> None:
         """Have sign-ins written down, audit entries kept by the database, and roles there."""
-        from models_admin import audit_signals, audit_triggers, roles
+        from models_admin import audit_lockouts, audit_signals, audit_triggers, roles
 
         audit_signals.connect()
+        audit_lockouts.connect()
         post_migrate.connect(audit_triggers.after_migrate, sender=self, dispatch_uid="models_admin.audit_triggers")
         post_migrate.connect(roles.after_migrate, dispatch_uid="models_admin.roles")
         post_save.connect(roles.note_new_user, sender="auth.User", dispatch_uid="models_admin.roles.member")

@@ -41,6 +41,7 @@ class AuditEvent(StrEnum):
     SIGN_IN = "user:session:start"
     SIGN_IN_FAILED = "user:session:fail"
     SIGN_IN_LOCKED = "user:session:lock"
+    SIGN_IN_UNLOCKED = "user:session:unlock"
     SIGN_OUT = "user:session:end"
     USER_CREATE = "user:account:create"
     USER_CHANGE = "user:account:change"

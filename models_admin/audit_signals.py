@@ -1,27 +1,21 @@
-"""Sign-ins, failed sign-ins and sign-outs, as Django and axes tell of them, and accounts that Django's own code changes."""
+"""Sign-ins, failed sign-ins and sign-outs, as Django tells of them, and accounts that Django's own code changes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
 from typing import Any
 
-from axes.helpers import get_cool_off
-from axes.signals import user_locked_out
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
 from django.contrib.auth.signals import user_logged_in, user_logged_out, user_login_failed
 from django.db.models.signals import post_save, pre_save
 from django.http import HttpRequest
-from django.utils import timezone
 
 from models_admin import audit
 from models_admin.actor import Actor
-from models_admin.models import AuditEntry
 
 UNKNOWN = "an unknown name"
-RECENT = 50
 
 
 def connect() -> None:
@@ -29,7 +23,6 @@ def connect() -> None:
     user_logged_in.connect(note_sign_in, dispatch_uid="models_admin.audit.sign_in")
     user_logged_out.connect(note_sign_out, dispatch_uid="models_admin.audit.sign_out")
     user_login_failed.connect(note_failure, dispatch_uid="models_admin.audit.failure")
-    user_locked_out.connect(note_lock, dispatch_uid="models_admin.audit.lock")
 
 
 @contextmanager
@@ -83,28 +76,16 @@ def note_sign_out(*, request: HttpRequest | None, user: User | None, **kwargs: A
 def note_failure(*, credentials: Mapping[str, Any], request: HttpRequest | None = None, **kwargs: Any) -> None:
     """Somebody has failed to sign in. While sign-in is paused for them, that is written once, not for each try."""
     if not getattr(request, "axes_locked_out", False):
-        _write_refusal(audit.AuditEvent.SIGN_IN_FAILED, request, credentials.get("username"))
+        write_refusal(audit.AuditEvent.SIGN_IN_FAILED, request, credentials.get("username"))
 
 
-def note_lock(*, request: HttpRequest | None, username: str | None, **kwargs: Any) -> None:
-    """Too many tries: sign-in is paused for this name and address. axes tells so again at each further try."""
-    if not _is_written(_known_name(username), _address(request)):
-        _write_refusal(audit.AuditEvent.SIGN_IN_LOCKED, request, username)
+def write_refusal(event: audit.AuditEvent, request: HttpRequest | None, username: object) -> None:
+    """Somebody was kept from signing in, with this name."""
+    actor = Actor(None, "page", address_of(request))
+    audit.write(event, actor=actor, object_text=known_name(username), outcome="failed", name="somebody")
 
 
-def _write_refusal(event: audit.AuditEvent, request: HttpRequest | None, username: object) -> None:
-    actor = Actor(None, "page", _address(request))
-    audit.write(event, actor=actor, object_text=_known_name(username), outcome="failed", name="somebody")
-
-
-def _is_written(name: str, address: str) -> bool:
-    """Whether the pause that holds now is in the log; looks at the last few only, so that nobody can make it slow."""
-    since = timezone.now() - (get_cool_off() or timedelta(days=365))
-    pauses = AuditEntry.objects.filter(event=audit.AuditEvent.SIGN_IN_LOCKED).order_by("-pk")[:RECENT]
-    return any((entry.object_text, entry.address) == (name, address) and entry.at > since for entry in pauses)
-
-
-def _known_name(username: object) -> str:
+def known_name(username: object) -> str:
     """The name only of somebody who exists: people type their password into the wrong field (I8)."""
     name = str(username or "")
     is_known = get_user_model()._default_manager.filter(username=name).exists()  # noqa: SLF001 - Django's documented name
@@ -112,8 +93,9 @@ def _known_name(username: object) -> str:
 
 
 def _actor(request: HttpRequest, user: User) -> Actor:
-    return Actor(user, "page", _address(request))
+    return Actor(user, "page", address_of(request))
 
 
-def _address(request: HttpRequest | None) -> str:
+def address_of(request: HttpRequest | None) -> str:
+    """Where a request comes from; empty when there is none."""
     return (request.META.get("REMOTE_ADDR") or "") if request else ""

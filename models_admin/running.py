@@ -11,6 +11,7 @@ from dataclasses import replace
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, connection
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from gantry.engine.runner import Limits, Outcome, put_back, run_plan
@@ -93,7 +94,7 @@ def _carry_out_on(runtime: Adapter, job: SwitchJob, wish: Wish) -> Outcome:
     else:
         _clear_leftovers(job.pool, runtime)
         _look_who_is_busy(job.pool, runtime)
-        outcome = _plan(wish)
+        outcome = _plan(job, wish)
     policy = SwitchPolicy.current()
     limits, fallback = limits_of(policy), _fallback(policy, job)
     if isinstance(outcome, SwitchPlan):
@@ -112,12 +113,16 @@ def _inherit_unloaded(job: SwitchJob) -> list[PlanStep]:
         for earlier in job.supersedes.exclude(state=JobState.SUCCEEDED).order_by("id")
         for entry in earlier.unloaded
     ]
-    loaded = set(ModelInstance.objects.filter(state=InstanceState.LOADED).values_list("model__model_id", flat=True))
+    loaded = set(_ids_of_loaded() if entries else ())
     inherited = list({entry["model_id"]: entry for entry in entries if entry["model_id"] not in loaded}.values())
     if job.unloaded != inherited:
         job.unloaded = inherited
         job.save(update_fields=["unloaded"])
     return [PlanStep(StepKind.UNLOAD, entry["model_id"], entry["name"], "", 0.0) for entry in job.unloaded]
+
+
+def _ids_of_loaded() -> QuerySet[ModelInstance, str]:
+    return ModelInstance.objects.filter(state=InstanceState.LOADED).values_list("model__model_id", flat=True)
 
 
 def _fallback(policy: SwitchPolicy, job: SwitchJob) -> dict[str, str]:
@@ -139,8 +144,9 @@ def limits_of(policy: SwitchPolicy) -> Limits:
 
 
 def _look_who_is_busy(pool: MemoryPool, runtime: Adapter) -> None:
-    """Who answers at this moment decides who goes; the records are some seconds old."""
-    for instance in ModelInstance.objects.filter(runtime__pool=pool, state=InstanceState.LOADED):
+    """Who answers at this moment decides who goes, where there is a choice; the records are some seconds old."""
+    loaded = list(ModelInstance.objects.filter(runtime__pool=pool, state=InstanceState.LOADED))
+    for instance in loaded if len(loaded) > 1 else ():
         with suppress(RuntimeFault):
             busy = runtime.busy_count(str(instance.instance_id))
             ModelInstance.objects.filter(pk=instance.pk).update(busy_count=busy)
@@ -158,7 +164,7 @@ def _clear_leftovers(pool: MemoryPool, runtime: Adapter) -> None:
         left.delete()
 
 
-def _plan(wish: Wish) -> SwitchPlan | Outcome:
+def _plan(job: SwitchJob, wish: Wish) -> SwitchPlan | Outcome:
     """The plan as things are now, or how the job ends without one."""
     if reason := _damage(wish):
         return _failed(ErrorCode.FILE_DAMAGED, f"It {reason}.")
@@ -169,6 +175,12 @@ def _plan(wish: Wish) -> SwitchPlan | Outcome:
     except MemoryUnreadable as exc:
         return _failed(ErrorCode.MEMORY_UNREADABLE, str(exc))
     except DoesNotFit as exc:
+        job.plan["shortage"] = {
+            "required_bytes": exc.required_bytes,
+            "available_bytes": exc.available_bytes,
+            "freeable_bytes": exc.freeable_bytes,
+        }
+        job.save(update_fields=["plan"])
         return _failed(
             ErrorCode.INSUFFICIENT_MEMORY,
             f"It needs {exc.required_bytes / 1e9:.1f} GB; {exc.available_bytes / 1e9:.1f} GB are free "

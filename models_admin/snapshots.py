@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from django.utils import timezone
 
 from gantry.live import JobSnapshot
-from gantry.planning.states import TERMINAL_STATES, JobState
+from gantry.planning.states import TERMINAL_STATES, ErrorCode, JobState
 from gantry.planning.wording import wording
 
 if TYPE_CHECKING:
@@ -30,6 +30,7 @@ def job_snapshot(job: SwitchJob, now: datetime | None = None) -> JobSnapshot:
         "target_name": job.target_name,
         "from_name": job.from_name,
         "requested_by": job.requested_by_name,
+        "requested_by_id": job.requested_by_id,
         "via": job.via,
         "created_at": job.created_at.isoformat(),
         "elapsed_seconds": round(elapsed, 1),
@@ -45,12 +46,19 @@ def job_snapshot(job: SwitchJob, now: datetime | None = None) -> JobSnapshot:
         "error_code": job.error_code,
         "error_text": job.error_text or (wording(job.error_code).sentence if job.error_code else ""),
         "error_hint": wording(job.error_code).hint if job.error_code else "",
+        "error_data": _error_data(job),
         "aftermath": job.aftermath,
         "is_cancelling": not is_finished and job.cancel_requested_at is not None,
         "interrupts": _interrupts(job),
         "downtime_seconds": job.downtime_seconds,
         "url": job.get_absolute_url(),
     }
+
+
+def _error_data(job: SwitchJob) -> dict[str, int]:
+    """What the worker has measured; a list that leaves plans unread does without."""
+    is_known = job.error_code == ErrorCode.INSUFFICIENT_MEMORY and "plan" not in job.get_deferred_fields()
+    return dict(job.plan.get("shortage", {})) if is_known else {}
 
 
 def _interrupts(job: SwitchJob) -> bool:

@@ -114,7 +114,7 @@ async def follow_as_text(
             if update is None:
                 yield keep_alive
             elif update.is_last:
-                yield encode("end", {**update.event, "job": update.job}, update.event["seq"])
+                yield encode("end", {**update.event, "job": _told(update.job)}, update.event["seq"])
             else:
                 yield encode("progress", update.event, update.event["seq"])
 
@@ -168,6 +168,10 @@ def _read(job_id: int, seen: int) -> _Look:
         return [], None
     snapshot = job_snapshot(job)
     return [JobUpdate(_event(event), snapshot) for event in events], snapshot
+
+
+def _told(job: JobSnapshot) -> dict[str, object]:
+    return {name: value for name, value in job.items() if name != "requested_by_id"}
 
 
 def _event(row: SwitchEvent) -> JobEvent:

@@ -7,12 +7,14 @@ from importlib import import_module
 from typing import Any
 
 from channels.auth import AuthMiddlewareStack
-from channels.security.websocket import AllowedHostsOriginValidator
+from channels.security.websocket import WebsocketDenier
 from django.conf import settings
 from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import AnonymousUser, User
 from django.utils.crypto import constant_time_compare
 
+from gantry.api.ws_daphne import say_what_is_too_large
+from gantry.api.ws_origin import is_trusted
 from models_admin import keys
 from models_admin.actor import Actor
 from models_admin.exceptions import KeyRefused
@@ -35,14 +37,16 @@ class SocketDoor:
 
     def __init__(self, application: Application) -> None:
         self._application = application
-        self._with_session = AllowedHostsOriginValidator(AuthMiddlewareStack(application))
+        self._with_session = AuthMiddlewareStack(application)
+        self._refuse = WebsocketDenier.as_asgi()
 
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Let the application see `user`, `authorization` where there is one, and `send` itself: what wraps it hides the server."""
+        say_what_is_too_large(send)
         headers = dict(scope["headers"])
         scope = {**scope, SERVER_SEND: send}
         if b"authorization" not in headers and b"cookie" in headers:
-            await self._with_session(scope, receive, send)
+            await (self._with_session if is_trusted(scope) else self._refuse)(scope, receive, send)
             return
         scope = {**scope, "user": AnonymousUser()}
         if b"authorization" in headers:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from datetime import datetime, timedelta
 from urllib.parse import parse_qs
 
 from channels.db import database_sync_to_async
@@ -31,6 +32,8 @@ from models_admin.actor import Actor
 from models_admin.models import SwitchEvent
 from models_admin.snapshots import job_snapshot
 
+# Who may not see the list of switches gets what a lost connection kept from them, and no history by another way.
+RECONNECT_SECONDS = 15 * 60
 MOST_REPLAYED = 500  # events; a long load has a few hundred
 _SINCE = re.compile(r"(\d{1,18})-(\d{1,9})", re.ASCII)
 
@@ -67,7 +70,10 @@ def snapshot(view: View, *, missed_all: bool = True) -> str:
 
 
 class EventsConsumer(ProgramConsumer):
-    """One connection to /ws/events. With `?since=17-42`, the events of jobs after that one come first."""
+    """One connection to /ws/events. With `?since=17-42`, the events of jobs after that one come first.
+
+    For those without the right to see switches only of the last quarter of an hour: longer ago is history, which is not theirs to read.
+    """
 
     requests = EVENTS_REQUESTS
     translate = staticmethod(translate)
@@ -81,9 +87,10 @@ class EventsConsumer(ProgramConsumer):
             return [exc.error.model_dump_json(), snapshot(view)]
         if since is None:
             return [snapshot(view)]
+        assert self.actor is not None  # noqa: S101 - set before anybody is greeted
         # What comes after the view is told by the board.
         until = (view.job["id"], view.job["seq"]) if view.job else None
-        events, missed_all = await database_sync_to_async(_replayed)(since, until)
+        events, missed_all = await database_sync_to_async(_replayed)(since, until, self.actor)
         return [*(event.model_dump_json() for event in events), snapshot(view, missed_all=missed_all)]
 
     @override
@@ -113,18 +120,32 @@ def _since(query: bytes) -> Position | None:
     return int(found[1]), int(found[2])
 
 
-def _replayed(since: Position, until: Position | None) -> tuple[list[JobEvent], bool]:
-    """Events after one and, where the view has a job, up to its last; oldest first. And whether that is all of them."""
+def _replayed(since: Position, until: Position | None, actor: Actor) -> tuple[list[JobEvent], bool]:
+    """Events after one and, where the view has a job, up to its last; oldest first. And whether that is all of them.
+
+    Whoever may not see the list of switches gets those only that they would have been told live a moment ago.
+    """
     wanted = Q(job=since[0], seq__gt=since[1]) | Q(job__gt=since[0])
     if until is not None:
         wanted &= Q(job__lt=until[0]) | Q(job=until[0], seq__lte=until[1])
+    horizon = _horizon(actor)
     rows = (
-        SwitchEvent.objects.filter(wanted)
+        SwitchEvent.objects.filter(wanted, Q(at__gte=horizon) if horizon else Q())
         .select_related("job__target")
         .order_by("-job_id", "-seq")[: MOST_REPLAYED + 1]
     )
     events = [_past_event(row) for row in rows]
-    return events[:MOST_REPLAYED][::-1], len(events) <= MOST_REPLAYED
+    is_cut = len(events) > MOST_REPLAYED or (
+        horizon is not None and SwitchEvent.objects.filter(wanted, at__lt=horizon).exists()
+    )
+    return events[:MOST_REPLAYED][::-1], not is_cut
+
+
+def _horizon(actor: Actor) -> datetime | None:
+    """Since when somebody may be told what happened; None: all of it."""
+    if actor.user is None or actor.may("view_switchjob"):
+        return None
+    return max(timezone.now() - timedelta(seconds=RECONNECT_SECONDS), actor.user.date_joined)
 
 
 def _past_event(row: SwitchEvent) -> JobEvent:

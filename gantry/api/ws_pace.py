@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from gantry.api.ws_daphne import transport_of
+
 
 class Pace:
     """Says when a connection takes more.
@@ -18,7 +20,7 @@ class Pace:
         """Take the `send` that the server itself gave."""
         self._takes_more = asyncio.Event()
         self._takes_more.set()
-        transport = _twisted_transport(send)
+        transport = transport_of(send)
         if transport is not None:
             # Daphne leaves the HTTP half registered, which a slow reader would keep from *reading*, pongs and goodbyes too.
             transport.unregisterProducer()
@@ -39,10 +41,3 @@ class Pace:
     def stopProducing(self) -> None:  # noqa: N802
         """The connection is gone: nobody needs to wait for it."""
         self._takes_more.set()
-
-
-def _twisted_transport(send: Any) -> Any:
-    """What lies below a connection of Daphne, whose `send` is `partial(handle_reply, protocol)`; None for any other server."""
-    protocol = next(iter(getattr(send, "args", ())), None)
-    transport = getattr(protocol, "transport", None)
-    return transport if hasattr(transport, "registerProducer") else None

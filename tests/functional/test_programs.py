@@ -129,12 +129,14 @@ def test_bad_messages_are_answered_on_the_wire(panel: ProgramSocket) -> None:
     assert (panel.next() or {})["type"] == "llm_status"
 
 
-def test_message_that_the_server_does_not_even_read_ends_the_connection_alone(
-    tower: Stack, key: str, panel: ProgramSocket
+@pytest.mark.parametrize("size", [1024 * 1024 + 1, 2 * 1024 * 1024, 16 * 1024 * 1024])
+def test_message_that_the_server_does_not_even_read_closes_the_connection_alone_and_says_why(
+    size: int, tower: Stack, key: str, panel: ProgramSocket
 ) -> None:
     panel.next()
-    panel.send_frame(TEXT, b"x" * 2 * 1024 * 1024)  # Daphne's own limit is 1 MiB
+    panel.send_frame(TEXT, b"x" * size)  # Daphne's own limit is 1 MiB
     assert panel.next() is None
+    assert panel.close_code == 1009
     with ProgramSocket(tower.url, "ws/llm", authorization=f"Bearer {key}") as another:
         assert (another.next() or {})["type"] == "llm_status"
 

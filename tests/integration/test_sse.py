@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
@@ -13,6 +14,7 @@ from pytest_django.fixtures import Settings
 
 from gantry import live
 from gantry.api import job_hints, sse
+from gantry.api.v1.bodies_jobs import Job
 from gantry.planning.states import JobState
 from models_admin import job_moves
 from models_admin.models import ModelDefinition, Runtime, SwitchJob
@@ -144,6 +146,13 @@ async def test_text_is_written_as_the_standard_says(job: SwitchJob) -> None:
     assert text[0].startswith('id: 3\nevent: progress\ndata: {"seq": 3, ')
     assert text[1].startswith('id: 4\nevent: end\ndata: {"seq": 4, ')
     assert all(piece.endswith("}\n\n") and piece.count("\n") == 4 for piece in text)
+
+
+async def test_last_event_tells_what_the_document_says_of_a_job(job: SwitchJob) -> None:
+    await end(job)
+    [piece] = [piece async for piece in sse.follow_as_text(sse.follow_job(job.pk, after=3))]
+    told = json.loads(piece.partition("data: ")[2])["job"]
+    assert told.keys() - {"url"} == Job.model_fields.keys()
 
 
 @pytest.mark.parametrize(

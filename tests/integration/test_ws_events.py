@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
+from django.utils import timezone
 
 from gantry import live
 from gantry.api import ws_board, ws_events, ws_messages, ws_outbox
@@ -24,6 +26,12 @@ from tests.integration.program_sockets import connected, cookie_of, key_of, swit
 pytestmark = pytest.mark.django_db(transaction=True)
 
 PATH = "/ws/events"
+
+
+@pytest.fixture
+def member_only(db: None) -> User:
+    """Somebody who may see how everything is, and not the list of switches."""
+    return User.objects.create_user("mia", date_joined=timezone.now() - timedelta(days=400))
 
 
 async def publish(job: SwitchJob) -> None:
@@ -175,6 +183,55 @@ async def test_replay_is_bounded_and_says_so(
 
     assert [message["seq"] for message in missed] == [job.seq - 1, job.seq]
     assert not snapshot["missed_all"]
+
+
+async def test_replay_tells_a_member_what_was_told_live_while_they_were_away_for_a_moment(
+    other: ModelDefinition, admin_person: User, member_only: User
+) -> None:
+    async with connected(PATH, await key_of(member_only, "status")) as program:
+        await program.next()
+        job = await switch(other, admin_person)
+        live_told = [
+            message for message in await program.all_until("job", state="succeeded") if message["type"] == "job"
+        ]
+    async with connected(f"{PATH}?since={job.pk}-0", await key_of(member_only, "status")) as program:
+        *missed, snapshot = await program.all_until("snapshot")
+
+    assert snapshot["missed_all"]
+    replayed = {message["id"]: message for message in missed}
+    assert missed[0]["seq"] == 1
+    changing = {"at", "elapsed_seconds", "is_replay"}  # when it was told, and that it is told again
+    for message in live_told:
+        again = replayed[message["id"]]
+        assert {name for name in message if message[name] != again[name]} <= changing
+
+
+@pytest.mark.parametrize("age", [ws_events.RECONNECT_SECONDS + 60, 86400 * 365])
+async def test_history_of_switches_is_not_replayed_to_who_may_not_see_switches(
+    age: float, small: ModelDefinition, other: ModelDefinition, admin_person: User, member_only: User
+) -> None:
+    old = await switch(small, admin_person)
+    await SwitchEvent.objects.aupdate(at=timezone.now() - timedelta(seconds=age))
+    recent = await switch(other, admin_person)
+    async with connected(f"{PATH}?since=0-0", await key_of(member_only, "status")) as program:
+        *missed, snapshot = await program.all_until("snapshot")
+    assert {message["job_id"] for message in missed} == {recent.pk}
+    assert not snapshot["missed_all"]
+
+    async with connected(f"{PATH}?since=0-0", await key_of(admin_person, "status")) as program:
+        *missed, snapshot = await program.all_until("snapshot")
+    assert {message["job_id"] for message in missed} == {old.pk, recent.pk}
+    assert snapshot["missed_all"]
+
+
+async def test_replay_tells_a_member_nothing_of_before_they_joined(
+    small: ModelDefinition, admin_person: User, member_only: User
+) -> None:
+    await switch(small, admin_person)
+    await User.objects.filter(pk=member_only.pk).aupdate(date_joined=timezone.now())
+    async with connected(f"{PATH}?since=0-0", await cookie_of(member_only)) as program:
+        told = await program.next()
+    assert (told["type"], told["missed_all"]) == ("snapshot", False)
 
 
 @pytest.mark.parametrize("since", ["", "7", "a-b", "1-2-3", "-1-2", "1" * 30 + "-1", "%00", "٣-١"])

@@ -18,7 +18,6 @@ from gantry.api import sse, status_cache
 from gantry.api.auth import ApiRequest
 from gantry.api.errors import ERRORS
 from gantry.api.seeds.asking import CONFIRM_DESCRIPTION, ask_switch
-from gantry.api.seeds.models_status import gigabytes
 from gantry.api.sse import JobUpdate
 from gantry.api.ws_messages import ModelId
 from gantry.live import JobSnapshot, StepSnapshot
@@ -232,17 +231,16 @@ def _last(job: JobSnapshot) -> tuple[str, dict[str, Any]]:
         "message": f"{sentence} {job['aftermath']}".strip(),
         "hint": job["error_hint"],
     }
-    if code == ErrorCode.INSUFFICIENT_MEMORY:  # found by the worker, which keeps the figures in its sentence only
-        data |= dict.fromkeys(("required_gb", "available_gb", "can_free_gb"))
+    if code == ErrorCode.INSUFFICIENT_MEMORY:  # found by the worker
+        data |= _shortage(job.get("error_data", {}))
     return "error", data
 
 
 def _does_not_fit(exc: DoesNotFitNow) -> dict[str, Any]:
-    return {
-        "error": exc.code,
-        "message": str(exc),
-        "hint": exc.hint,
-        "required_gb": gigabytes(exc.required_bytes),
-        "available_gb": round(exc.available_bytes / 1e9, 3),
-        "can_free_gb": round(exc.freeable_bytes / 1e9, 3),
-    }
+    return {"error": exc.code, "message": str(exc), "hint": exc.hint, **_shortage(vars(exc))}
+
+
+def _shortage(found: Mapping[str, int]) -> dict[str, float | None]:
+    """Null for what nobody knows, as of a job of an older version."""
+    names = {"required_gb": "required_bytes", "available_gb": "available_bytes", "can_free_gb": "freeable_bytes"}
+    return {gb: None if (size := found.get(name)) is None else round(size / 1e9, 3) for gb, name in names.items()}

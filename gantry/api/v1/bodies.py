@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 from ninja import Path, Schema
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, ValidationInfo, field_validator
+from pydantic_core import PydanticKnownError
 
 LARGEST_ID = 2**63 - 1  # what a column holds
 MOST_ITEMS = 200
@@ -15,9 +16,18 @@ RowId = Annotated[int, Path(ge=1, le=LARGEST_ID)]
 
 
 class Strict(Schema):
-    """What a client sends. A name that is none of ours is refused: it would be a wish that nobody fulfils."""
+    """What a client sends. A name that is none of ours is refused: it would be a wish that nobody fulfils. `true` is no number."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """Pydantic would take `true` for 1, which nobody has meant."""
+        annotation = cls.model_fields[info.field_name or ""].annotation
+        if isinstance(value, bool) and int in (annotation, *get_args(annotation)):
+            raise PydanticKnownError("int_type")
+        return value
 
 
 class Page(Schema):

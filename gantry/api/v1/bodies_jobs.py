@@ -147,6 +147,10 @@ class Job(Schema):
     error_code: str = Field(description="Empty unless it failed: out_of_memory, file_damaged, load_timeout …")
     error_text: str
     error_hint: str
+    error_data: dict[str, int] = Field(
+        default_factory=dict,
+        description="With insufficient_memory: `required_bytes`, `available_bytes`, `freeable_bytes`, as the worker found them.",
+    )
     aftermath: str = Field(description="What was done about a failure: “SmolLM2 was put back.”")
     is_cancelling: bool
     interrupts: bool

@@ -220,6 +220,7 @@ def test_member_follows_own_switches_only(program_of: MakeProgram, admin_person:
     assert program.get(f"jobs/{own.pk}").status_code == 200
     assert [program.get(f"jobs/{n}").status_code for n in (foreign.pk, 999)] == [403, 403]
     assert program.post(f"jobs/{foreign.pk}/cancel").status_code == 403
+    assert program.get(f"jobs/{foreign.pk}/events", Last_Event_ID="0").status_code == 403
     assert program.get("jobs").status_code == 403
     assert program_of(user, "chat").get(f"jobs/{own.pk}").status_code == 403
     assert program.post(f"jobs/{own.pk}/cancel").status_code == 202
