@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.db import transaction
+from django.db.models import Case, When
 from django.utils import timezone
 
 from gantry import live
@@ -39,6 +40,7 @@ def note_crash(record: ModelInstance, instance: RunningInstance | None) -> bool:
         noted = ModelInstance.objects.filter(pk=record.pk, state=InstanceState.LOADED).update(
             state=InstanceState.CRASHED,
             is_active=False,
+            served_until=Case(When(is_active=True, then=timezone.now())),
             held_bytes=0,
             held_on={},
             busy_count=0,

@@ -9,6 +9,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from gantry.planning.states import SERVING_KINDS, InstanceState, JobKind, JobState
@@ -48,9 +49,14 @@ def load_at_start(host: str) -> SwitchJob | None:
 
 def last_served() -> ModelDefinition | None:
     """The model that a switch or a restart last made the active one."""
-    jobs = SwitchJob.objects.filter(kind__in=SERVING_KINDS, state=JobState.SUCCEEDED, target__isnull=False)
-    job = jobs.select_related("target__runtime__pool").order_by("-finished_at", "-id").first()
+    jobs = _serving_jobs().filter(target__isnull=False).select_related("target__runtime__pool")
+    job = jobs.order_by("-finished_at", "-id").first()
     return job.target if job else None
+
+
+def _serving_jobs() -> QuerySet[SwitchJob]:
+    """Those that have made their target the active model."""
+    return SwitchJob.objects.filter(kind__in=SERVING_KINDS, state=JobState.SUCCEEDED)
 
 
 def _wanted_at_start() -> ModelDefinition | None:
@@ -64,11 +70,22 @@ def _restart_crashed(pool: MemoryPool) -> SwitchJob | None:
     """Load the model again that served and died, unless another one serves by now."""
     if not SwitchPolicy.current().restart_crashed or ModelInstance.objects.filter(is_active=True).exists():
         return None
-    model = last_served()
-    dead = ModelInstance.objects.filter(model=model, runtime__pool=pool, state=InstanceState.CRASHED)
-    if model is None or crashes.is_paused(model) or not dead.exists():
+    dead = _died_serving()
+    if dead is None or dead.runtime.pool_id != pool.pk or crashes.is_paused(dead.model):
         return None
-    return _ask(JobKind.RESTART, model, f"{model.name} has crashed and is loaded again, as the policy says")
+    return _ask(JobKind.RESTART, dead.model, f"{dead.model.name} has crashed and is loaded again, as the policy says")
+
+
+def _died_serving() -> ModelInstance | None:
+    """What is left of the model that served last, when it crashed and no job has made another one active since.
+
+    Goes by what served, not by what somebody switched to: a way back that fails ends in the default model.
+    """
+    crashed = ModelInstance.objects.filter(state=InstanceState.CRASHED, served_until__isnull=False)
+    dead = crashed.select_related("runtime", "model__runtime__pool").order_by("-served_until").first()
+    if dead is None or _serving_jobs().filter(finished_at__gt=dead.served_until).exists():
+        return None
+    return dead
 
 
 def _unload_idle(pool: MemoryPool) -> SwitchJob | None:

@@ -34,6 +34,7 @@ class ModelInstance(models.Model):
     error_code = models.CharField(max_length=40, blank=True)
     created_at = models.DateTimeField(auto_now_add=True)
     loaded_at = models.DateTimeField(null=True)
+    served_until = models.DateTimeField(null=True, help_text="When it crashed, if it was the active one.")
 
     class Meta:
         constraints = [

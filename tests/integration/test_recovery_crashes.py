@@ -5,18 +5,21 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
+from django.conf import settings
 from django.contrib.auth.models import User
 from django.template.loader import render_to_string
 from django.utils import timezone
 
 from gantry.planning.states import InstanceState, JobKind, JobState, ModelState
-from gantry.runtimes.null import NullWorld
+from gantry.runtimes.null import Failure, NullWorld, null_world
 from models_admin import actions, crashes, overview, recovery, running, upkeep
 from models_admin.actor import Actor
 from models_admin.audit import AuditEvent
 from models_admin.audit_words import audit_sentence
 from models_admin.model_list import STATE_GROUPS
-from models_admin.models import AuditEntry, ModelDefinition, ModelInstance, SwitchJob, SwitchPolicy
+from models_admin.models import AuditEntry, MemoryPool, ModelDefinition, ModelInstance, Runtime, SwitchJob, SwitchPolicy
+from tests.conftest import GIB
+from tests.factories import make_model
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -52,16 +55,47 @@ def restarting(db: None) -> None:
     SwitchPolicy(restart_crashed=True).save()
 
 
-def serve(model: ModelDefinition, user: User) -> None:
-    job = actions.request_switch(model, actor=Actor(user, "page")).job
+@pytest.fixture
+def tiny(null_runtime: Runtime, world: NullWorld) -> ModelDefinition:
+    """Fits beside any other."""
+    world.memory["tiny"] = 1000
+    return make_model(null_runtime, model_id="tiny", name="Tiny", size_bytes=1000)
+
+
+@pytest.fixture
+def elsewhere(world: NullWorld) -> ModelDefinition:
+    """A model of another host."""
+    pool = MemoryPool.objects.create(host="elsewhere", kind="fixed", total_bytes=GIB, free_bytes=GIB)
+    runtime = Runtime.objects.create(name="null elsewhere", kind="null", pool=pool, is_healthy=True)
+    return make_model(runtime, model_id="elsewhere", name="Elsewhere", size_bytes=1000)
+
+
+def run(job: SwitchJob | None) -> SwitchJob:
     assert job is not None
     running.run_job(job.pk)
+    job.refresh_from_db()
+    return job
+
+
+def serve(model: ModelDefinition, user: User) -> None:
+    run(actions.request_switch(model, actor=Actor(user, "page")).job)
+
+
+def fall_back_to(
+    default: ModelDefinition, former: ModelDefinition, target: ModelDefinition, user: User, world: NullWorld
+) -> None:
+    """A switch that fails, and what it had unloaded does not come back: the default model serves, which nobody switched to."""
+    SwitchPolicy(restart_crashed=True, default_model=default).save()
+    serve(former, user)
+    world.failures |= {model.model_id: Failure() for model in (former, target)}
+    serve(target, user)
+    assert ModelInstance.objects.get(is_active=True).model == default
 
 
 def crash(model: ModelDefinition, world: NullWorld) -> None:
-    """Its process dies, and the worker looks."""
+    """Its process dies, and the worker of its host looks."""
     world.crash(str(ModelInstance.objects.get(model=model).instance_id))
-    recovery.reconcile_host("local")
+    recovery.reconcile_host(model.runtime.pool.host)
     model.refresh_from_db()
 
 
@@ -70,12 +104,9 @@ def row_of(model: ModelDefinition) -> overview.ModelRow:
     return row
 
 
-def keep_up() -> SwitchJob | None:
+def keep_up(host: str = "local") -> SwitchJob | None:
     """What is due is done; the job that did it."""
-    jobs = upkeep.keep_up("local")
-    for job in jobs:
-        running.run_job(job.pk)
-        job.refresh_from_db()
+    jobs = [run(job) for job in upkeep.keep_up(host)]
     return jobs[0] if jobs else None
 
 
@@ -112,14 +143,80 @@ def test_crashed_model_stays_down_unless_policy_says_otherwise(
 
 @pytest.mark.usefixtures("restarting")
 def test_model_that_did_not_serve_is_not_restarted(
-    small: ModelDefinition, admin_person: User, world: NullWorld
+    small: ModelDefinition, tiny: ModelDefinition, admin_person: User, world: NullWorld
 ) -> None:
-    world.memory["small"] = 1000
-    serve(small, admin_person)
-    job = SwitchJob.objects.get()
-    SwitchJob.objects.filter(pk=job.pk).update(target=None)  # the one that served is another one, deleted since
-    crash(small, world)
+    serve(tiny, admin_person)
+    serve(small, admin_person)  # which leaves the other one loaded beside it
+    crash(tiny, world)
     assert keep_up() is None
+    run(actions.request_unload(small, actor=Actor(admin_person, "page")).job)
+    assert not ModelInstance.objects.filter(is_active=True).exists()
+    assert keep_up() is None  # also now that nothing serves: somebody wanted that
+
+
+@pytest.mark.usefixtures("restarting")
+def test_default_model_that_served_instead_of_what_was_lost_is_restarted(
+    small: ModelDefinition, other: ModelDefinition, tiny: ModelDefinition, admin_person: User, world: NullWorld
+) -> None:
+    fall_back_to(tiny, small, other, admin_person, world)
+    crash(tiny, world)
+    job = keep_up()
+    assert job is not None
+    assert (job.kind, job.target, job.via, job.state) == (JobKind.RESTART, tiny, "system", JobState.SUCCEEDED)
+    assert row_of(tiny).state == ModelState.ACTIVE
+
+
+@pytest.mark.usefixtures("restarting")
+def test_default_model_that_keeps_crashing_is_paused_like_any_other(
+    small: ModelDefinition, other: ModelDefinition, tiny: ModelDefinition, admin_person: User, world: NullWorld
+) -> None:
+    fall_back_to(tiny, small, other, admin_person, world)
+    crash_three_times(tiny, world)
+    assert row_of(tiny).state == ModelState.PAUSED
+    assert keep_up() is None
+
+
+@pytest.mark.usefixtures("restarting")
+def test_what_served_when_it_died_is_restarted_and_not_what_somebody_last_switched_to(
+    small: ModelDefinition, other: ModelDefinition, tiny: ModelDefinition, admin_person: User, world: NullWorld
+) -> None:
+    """The one that was lost is loaded again in the background, beside the default model that serves; then both die."""
+    fall_back_to(tiny, small, other, admin_person, world)
+    world.failures.clear()
+    run(actions.request_preload(small, actor=Actor(admin_person, "page")).job)
+    crash(tiny, world)
+    crash(small, world)
+    job = keep_up()
+    assert job is not None
+    assert job.target == tiny
+
+
+@pytest.mark.usefixtures("restarting")
+def test_model_is_not_restarted_once_another_one_has_served(
+    small: ModelDefinition, elsewhere: ModelDefinition, admin_person: User, world: NullWorld
+) -> None:
+    """Also when that one is gone again because somebody wanted it to be."""
+    serve(small, admin_person)
+    crash(small, world)
+    serve(elsewhere, admin_person)
+    run(actions.request_unload(elsewhere, actor=Actor(admin_person, "page")).job)
+    assert row_of(small).state == ModelState.CRASHED
+    assert (keep_up(), keep_up("elsewhere")) == (None, None)
+
+
+@pytest.mark.usefixtures("restarting")
+def test_only_the_last_of_two_that_died_while_they_served_is_restarted(
+    small: ModelDefinition, elsewhere: ModelDefinition, admin_person: User, world: NullWorld
+) -> None:
+    serve(small, admin_person)
+    crash(small, world)
+    serve(elsewhere, admin_person)
+    crash(elsewhere, null_world(settings.RUNTIME_DIR / f"null-{elsewhere.runtime_id}"))
+    assert keep_up() is None
+    job = keep_up("elsewhere")
+    assert job is not None
+    assert job.target == elsewhere
+    assert row_of(small).state == ModelState.CRASHED
 
 
 @pytest.mark.usefixtures("restarting")
