@@ -49,6 +49,16 @@ def resident_of_file(pid: int, path: Path) -> int:
     return total
 
 
+def position_in_file(pid: int, path: Path) -> int:
+    """How far into a file a process has come by reading it, in bytes: the farthest of its open descriptors; 0 when none is open."""
+    wanted = str(path.resolve())
+    try:
+        open_here = [entry.name for entry in Path(f"/proc/{pid}/fd").iterdir() if _link(entry) == wanted]
+    except OSError:
+        return 0
+    return max((_field(pid, f"fdinfo/{number}", "pos:") for number in open_here), default=0)
+
+
 class LoadMeter:
     """Follows one load. Its fraction never falls, and stays under 1 until `ready`."""
 
@@ -92,10 +102,15 @@ class LoadMeter:
     def _counted(self, pid: int) -> int:
         now = sample_memory(pid)
         if self._before is None:
-            mapped = resident_of_file(pid, self._path)
-            self._before = MemorySample(now.read, max(0, now.resident - mapped))
+            self._before = self._before_the_model(pid, now)
         read, grown = now.read - self._before.read, now.resident - self._before.resident
         return min(self._file_bytes, max(read, grown))
+
+    def _before_the_model(self, pid: int, now: MemorySample) -> MemorySample:
+        """What a process had before it touched the model, worked out at the first look: that comes when some of it may be there."""
+        # A position says too much after a jump ahead, the count of all that was read never too little.
+        read = min(now.read, position_in_file(pid, self._path))
+        return MemorySample(now.read - read, max(0, now.resident - resident_of_file(pid, self._path)))
 
     def _progress(self, stage: LoadStage) -> LoadProgress:
         return LoadProgress(stage, round(self._fraction, 4), self._bytes, self._file_bytes)
@@ -120,6 +135,13 @@ def _field(pid: int, file: str, name: str) -> int:
         if line.startswith(name):
             return int(line.split()[1])
     return 0
+
+
+def _link(entry: Path) -> str:
+    try:
+        return str(entry.readlink())
+    except OSError:  # closed meanwhile
+        return ""
 
 
 def _lines(pid: int, file: str) -> list[str]:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import mmap
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gantry.runtimes.base import LoadStage
-from gantry.runtimes.llama_progress import LoadMeter, resident_of_file, sample_memory, spoken_fraction
+from gantry.runtimes.llama_progress import LoadMeter, position_in_file, resident_of_file, sample_memory, spoken_fraction
 
 MIB = 1024**2
 
@@ -70,6 +72,38 @@ def test_mapped_file_counts_as_it_comes_into_memory(tmp_path: Path) -> None:
     assert half == pytest.approx(0.45, abs=0.06)
 
 
+READS = """
+import sys
+with open(sys.argv[1], "rb", buffering=0) as other, open(sys.argv[2], "rb", buffering=0) as weights:
+    for file, parts in ((other, 8), (weights, 32), (weights, 16)):
+        for _ in range(parts):
+            file.read(2**20)
+        if file is weights:
+            print(flush=True)
+            sys.stdin.readline()
+"""
+
+
+def test_what_was_read_before_the_first_look_counts_and_what_is_not_of_the_model_does_not(tmp_path: Path) -> None:
+    other, path = tmp_path / "library", tmp_path / "weights"
+    for file in (other, path):
+        file.touch()
+        os.truncate(file, 64 * MIB)
+    meter = LoadMeter(path, 64 * MIB)
+    argv = [sys.executable, "-c", READS, str(other), str(path)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert meter.unheard(process.pid).bytes_done == 32 * MIB
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        assert meter.unheard(process.pid).bytes_done == pytest.approx(48 * MIB, rel=0.01)
+        process.stdin.close()
+
+
 def test_process_that_is_gone_holds_nothing() -> None:
     sample = sample_memory(2**22 + 1)
     assert (sample.read, sample.resident) == (0, 0)
+    assert position_in_file(2**22 + 1, Path("weights")) == 0
