@@ -3,34 +3,22 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from unittest import mock
 
 import pytest
-from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.test import Client
 from pytest_django.fixtures import Settings
 
-from models_admin import job_moves
-from models_admin.models import MemoryPool, Runtime, SwitchJob
+from models_admin.models import Runtime
 from tests.factories import make_model
 from tests.functional.admin_world import load
-from tests.functional.bad_input_world import HTMX, model_with_file, shows, write_bad_files
-from tests.functional.chat_world import signed_in
+from tests.functional.bad_input.helpers import HTMX, model_with_file, shows, write_bad_files
 
 DOORS = ["/admin/models/{pk}/switch/", "/models/{pk}/switch/"]
 
-
-@pytest.fixture(autouse=True)
-def nothing_starts(db: None) -> Iterator[None]:
-    """No request of these tests may lead to a job."""
-    with mock.patch.object(job_moves, "enqueue_on_commit") as enqueue:
-        yield
-    enqueue.assert_not_called()
-    assert not SwitchJob.objects.exists()
+pytestmark = pytest.mark.usefixtures("no_job")
 
 
 @pytest.fixture(autouse=True)
@@ -39,17 +27,6 @@ def folder(settings: Settings, tmp_path: Path) -> Path:
     settings.MODELS_DIR = tmp_path / "models"
     settings.MODELS_DIR.mkdir()
     return tmp_path / "models"
-
-
-@pytest.fixture
-def llama(pool: MemoryPool) -> Runtime:
-    """A runtime of this host that starts servers."""
-    return Runtime.objects.create(name="llama-server", kind="llama_server", pool=pool, is_healthy=True)
-
-
-@pytest.fixture
-def browser(admin_person: User) -> Client:
-    return signed_in(admin_person)
 
 
 @pytest.mark.parametrize("door", DOORS)

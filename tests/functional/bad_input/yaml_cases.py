@@ -1,0 +1,35 @@
+"""Files of models that cannot be imported, where that is told, and some words of it."""
+
+from __future__ import annotations
+
+YAML_CASES = [
+    ("models:\n\t- id: x\n", "line 2", "a tab is used to indent; YAML allows spaces only"),
+    ("models:\n  - id: x\n    parameters: {ctx_size: lots}\n", "line 3, models.x.parameters.ctx_size", 'got "lots"'),
+    ("models:\n  - id: x\n    parameters: [1]\n", "line 3, models.x.parameters", "must be a mapping"),
+    ("models:\n  - id: x\n    parameters: {ctx_size: 0}\n", "line 3, models.x.parameters.ctx_size", "at least 1"),
+    ("models:\n  - id: x\n    parameters: {ctx_size: .nan}\n", "line 3, models.x.parameters.ctx_size", "(got NaN)"),
+    ("models:\n  - id: x\n    extra_args: ['--a;b']\n", "line 3, models.x.extra_args[0]", "the character ;"),
+    ('models:\n  - id: x\n    extra_args: ["--a\\ud800"]\n', "line 3, models.x.extra_args[0]", "control characters"),
+    ("models:\n  - id: x\n    sampling: {temperature: 99}\n", "line 3, models.x.sampling.temperature", "at most 5"),
+    ('models:\n  - id: x\n    sampling: {stop: ["\\0"]}\n', "line 3, models.x.sampling.stop", "must be"),
+    ("models:\n  - id: x\n    size: 999999999999TB\n", "line 3, models.x.size", "must be a size such as 12GB"),
+    ("models:\n  - id: x\n    context: 99999999999\n", "line 3, models.x.context", "must be a number of tokens"),
+    ("models:\n  - id: x\n    path: [a]\n", "line 3, models.x.path", "must be a text (got a list)"),
+    ('models:\n  - id: x\n    path: "a\\0b"\n', "line 3, models.x.path", "control characters"),
+    ('models:\n  - id: x\n    name: "\\ud800"\n', "line 3, models.x.name", "control characters"),
+    ("models:\n  - id: x\n    pinned: 5\n", "line 3, models.x.pinned", "must be true or false"),
+    ('models:\n  - id: x\n    "\\ud800": 5\n', "line 3", "unknown"),
+    ('models:\n  "\\ud800": {}\n', "line 2", "an id has letters"),
+    ("models:\n  - id: a b\n", "line 2", "an id has letters"),
+    ("models:\n  - {}\n", "line 2, models[0]", "id is missing"),
+    ("models: {x: {nmae: 1}}\n", "line 1, models.x.nmae", "did you mean name?"),
+    ("models: 5\n", "line 1, models", "must be a list"),
+    ("- id: x\n", "line 1", "must be a mapping"),
+    ("models: &a [*a]\n", "line 1", "aliases (*name) are not supported"),
+    ("models: " + "[" * 5000, "line 1", "nested too deeply"),
+    ("models: !!python/object:os.system {}\n", "line 1", "has no use here"),
+    ("models: [\n", "line 2", "not valid YAML"),
+    ('a: "\\UFFFFFFFF"', "line 1", "not valid YAML"),
+    ("models:\n  - id: x\n    name: a\x07b\n", "line 3", "a character that YAML does not allow"),
+    ("#" * 2 * 1024**2, "models.yaml", "is larger than 1 MiB"),
+]  # fmt: skip
