@@ -41,16 +41,24 @@ def _descendants(pid: int) -> list[int]:
     """
     children: list[int] = []
     for task in _listed(f"/proc/{pid}/task"):
-        with suppress(OSError), open(f"/proc/{pid}/task/{task}/children", "rb") as listed:  # a thread may have ended
-            children += map(int, listed.read().split())
+        with suppress(OSError):  # a thread that has ended meanwhile
+            children += map(int, _read(f"/proc/{pid}/task/{task}/children").split())
     return [*children, *(further for child in children for further in _descendants(child))]
+
+
+# A server has a hundred threads, and a Path for each takes longer than the reading.
 
 
 def _listed(folder: str) -> list[str]:
     try:
-        return os.listdir(folder)  # noqa: PTH208 - a server has a hundred threads, and a Path for each takes longer than the reading
+        return os.listdir(folder)  # noqa: PTH208
     except OSError:
         return []
+
+
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:  # noqa: PTH123
+        return file.read()
 
 
 def resident_bytes(pid: int) -> int:
