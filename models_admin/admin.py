@@ -25,6 +25,7 @@ from models_admin.forms import ModelDefinitionForm
 from models_admin.job_view import VIA_WORDS, job_view
 from models_admin.models import ModelDefinition, Runtime, SwitchJob
 from models_admin.need_view import need_view
+from models_admin.runtime_access import takes_devices
 from models_admin.snapshots import job_snapshot
 from models_admin.templatetags.gantry_format import ago, gigabytes_or_dash, seconds
 
@@ -45,7 +46,7 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
     fieldsets = (
         (None, {"fields": ("model_id", "name", "description", "tags", "is_pinned")}),
         ("File", {"fields": ("runtime", "path", "is_available")}),
-        ("How it is loaded", {"fields": ("parameters", "extra_args")}),
+        ("How it is loaded", {"fields": ("parameters", "extra_args", "devices")}),
         ("What a load takes", {"fields": ("need",)}),
         ("In chat", {"fields": ("sampling", "chat_template")}),
         ("Facts", {"fields": ("size_bytes", "quantization", "parameter_label", "architecture", "context_length")}),
@@ -59,7 +60,12 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
     def get_fieldsets(self, request: HttpRequest, obj: ModelDefinition | None = None) -> Any:
         """What a load takes is asked of a model that is there."""
         fieldsets = super().get_fieldsets(request, obj)
-        return fieldsets if obj else [one for one in fieldsets if one[1]["fields"] != ("need",)]
+        if obj is None:
+            return [one for one in fieldsets if one[1]["fields"] != ("need",)]
+        if obj.devices or takes_devices(obj.runtime):  # what is there can be taken away
+            return fieldsets
+        hidden = {"fields": ("parameters", "extra_args")}
+        return [(title, hidden if "devices" in one["fields"] else one) for title, one in fieldsets]
 
     @admin.display(ordering="size_bytes")
     def size(self, model: ModelDefinition) -> str:

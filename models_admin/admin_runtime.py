@@ -19,7 +19,7 @@ from models_admin.actor import Actor
 from models_admin.exceptions import InvalidRequest
 from models_admin.forms import JSONTextField
 from models_admin.models import Runtime
-from models_admin.runtime_access import KEY_FROM_ENVIRONMENT
+from models_admin.runtime_access import KEY_FROM_ENVIRONMENT, model_limit
 from models_admin.runtimes import checked_address, delete_runtime, save_runtime
 from models_admin.templatetags.gantry_format import ago
 
@@ -119,7 +119,7 @@ class RuntimeAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
             return "–"
         can = capabilities_of(runtime.kind)
         words = [
-            "holds several models at once" if can.holds_many else "holds one model at a time",
+            _holds(model_limit(runtime)),
             _PROGRESS[can.progress],
             "a load can be cancelled"
             if can.can_cancel_load
@@ -140,3 +140,9 @@ class RuntimeAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no types
     def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Runtime]) -> None:
         for runtime in queryset:
             self.delete_model(request, runtime)
+
+
+def _holds(limit: int | None) -> str:
+    if limit is None:
+        return "holds several models at once"
+    return "holds one model at a time" if limit == 1 else f"holds {limit} models at once at the most"

@@ -91,6 +91,8 @@ def _take_over(entries: Sequence[ModelEntry], actor: Actor) -> ImportReport:
     new = [entry for entry in entries if entry.model_id not in known]
     old = [entry for entry in entries if entry.model_id in known]
     runtimes = {form: _runtime_for(form, new) for form in {_form_of(entry) for entry in new}}
+    _check_devices([(entry, runtimes[_form_of(entry)]) for entry in new])
+    _check_devices([(entry, known[entry.model_id].runtime) for entry in old])
     for entry in new:
         values = {name: _stored(entry, name) for name in (*DECIDED, *_FROM_FILE)}
         source = ModelDefinition.Source.YAML
@@ -103,6 +105,22 @@ def _take_over(entries: Sequence[ModelEntry], actor: Actor) -> ImportReport:
         changed=tuple(changed),
         unchanged=tuple(entry.model_id for entry in old if entry.model_id not in changed),
     )
+
+
+def _check_devices(entries: Iterable[tuple[ModelEntry, Runtime]]) -> None:
+    """Check that the devices are there, and that each server can be told.
+
+    Raises:
+        InvalidDefinition: one of them is not, or cannot.
+    """
+    errors: list[tuple[str, str]] = []
+    for entry, runtime in entries:
+        try:
+            validate_definition({"devices": list(entry.devices), "runtime": runtime})
+        except InvalidDefinition as exc:
+            errors += [(f"models.{entry.model_id}.{place}", message) for place, message in exc.errors]
+    if errors:
+        raise InvalidDefinition("Some models cannot be put on their devices; nothing was imported.", errors)
 
 
 def _form_of(entry: ModelEntry) -> Form:
@@ -156,4 +174,5 @@ def _stored(entry: ModelEntry, name: str) -> Any:
 def _entry(model: ModelDefinition) -> ModelEntry:
     values = {name: getattr(model, name) for name in (*DECIDED, *_FROM_FILE)}
     values["extra_args"], values["tags"] = tuple(model.extra_args), tuple(model.tags)
+    values["devices"] = tuple(model.devices)
     return ModelEntry(model_id=model.model_id, **values)

@@ -31,6 +31,7 @@ DECIDED = (
     "parameter_label",
     "parameters",
     "extra_args",
+    "devices",
     "chat_template",
     "sampling",
     "tags",

@@ -82,6 +82,14 @@ class TagsField(forms.CharField):
         return bool(self.to_python(data) != (initial or []))
 
 
+class DevicesField(TagsField):
+    """Ids of GPUs with commas between them; `auto` is the same as none."""
+
+    @override
+    def to_python(self, value: Any) -> Any:
+        return [device for device in super().to_python(value) if device != "auto"]
+
+
 class ModelDefinitionForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscriptable at run time
     """A model. What is wrong is told at its field; the rules are the catalogue's, the same as for a file or a scan."""
 
@@ -93,6 +101,9 @@ class ModelDefinitionForm(forms.ModelForm):  # type: ignore[type-arg]  # not sub
     )
     extra_args = JSONTextField(
         kind=list, help_text='Further arguments for the server, one by one: ["--rope-scaling", "yarn"].'
+    )
+    devices = DevicesField(
+        help_text="Ids of the GPUs it is loaded on, with commas between. Empty or auto: Gantry chooses for each load."
     )
     sampling = JSONTextField(
         kind=dict, help_text='Defaults for chat, for example {"temperature": 0.7, "stop": ["\\n"]}.'

@@ -18,6 +18,7 @@ from models_admin.actor import SYSTEM, Actor
 from models_admin.exceptions import AnotherJobRunning, InvalidDefinition, NotAllowed, RuntimeUnusable
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchJob, SwitchPolicy
 from models_admin.plans import Wish
+from models_admin.runtime_access import model_limit
 from models_admin.snapshots import job_snapshot
 
 HALF_DONE_PERCENT = 50.0  # from here on a running switch is superseded only when that is confirmed
@@ -95,11 +96,13 @@ def request(
 
 
 def _check_beside(target: ModelDefinition, kind: JobKind) -> None:
-    """A server that holds one model at a time would give up the one it has, which a background load must not do."""
+    """A server that holds as many models as it can would give one up, which a background load must not do."""
     if kind == JobKind.PRELOAD and plans.same_server(target):
-        raise RuntimeUnusable(
-            f"{target.runtime.name} holds one model at a time, and it holds one.", f"Switch to {target.name} instead."
+        limit = model_limit(target.runtime)
+        words = (
+            "one model at a time, and it holds one" if limit == 1 else f"{limit} models at a time, and it holds them"
         )
+        raise RuntimeUnusable(f"{target.runtime.name} holds {words}.", f"Switch to {target.name} instead.")
 
 
 def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any]) -> SwitchDecision:
@@ -121,7 +124,6 @@ def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any])
     set_pins([(model, False) for model in unpinned], actor=actor)
     job = create_job(wish, plan, actor, options, consent)
     _supersede(unfinished, job, actor)
-    job_moves.enqueue_on_commit(job)
     return SwitchDecision("accepted", job, plan)
 
 
@@ -147,9 +149,15 @@ def switch_to_take_over(model: ModelDefinition) -> SwitchJob | None:
 
 
 def create_job(
-    wish: Wish, plan: SwitchPlan, actor: Actor, options: dict[str, Any] | None = None, consent: Consent = Consent()
+    wish: Wish,
+    plan: SwitchPlan,
+    actor: Actor,
+    options: dict[str, Any] | None = None,
+    consent: Consent = Consent(),
+    *,
+    is_sent: bool = True,
 ) -> SwitchJob:
-    """Write the row, its first event and its audit entry."""
+    """Write the row, its first event and its audit entry, inside a transaction. One that is not sent waits until another job wakes it."""
     active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
     job = SwitchJob.objects.create(
         kind=wish.kind,
@@ -174,6 +182,8 @@ def create_job(
         before={"active": job.from_name},
         after={"plan": job.plan, "confirmed": consent.takes_over or consent.unloads},
     )
+    if is_sent:  # before the pages are told: the worker is on its way meanwhile
+        job_moves.enqueue_on_commit(job)
     job_moves.record_event(job, text="Asked for")
     return job
 
@@ -240,11 +250,11 @@ def put_back_after(interrupted: SwitchJob) -> SwitchJob | None:
     with transaction.atomic():
         pool = MemoryPool.objects.select_for_update().get(pk=interrupted.pool_id)
         wishes = [] if SwitchJob.objects.unfinished().filter(pool=pool).exists() else _returns(interrupted, pool)
-        jobs = [create_job(wish, plans.empty_plan(wish), SYSTEM) for wish in wishes]
+        # The first one is sent, the others follow as each job wakes the next.
+        jobs = [create_job(wish, plans.empty_plan(wish), SYSTEM, is_sent=wish is wishes[0]) for wish in wishes]
         if not jobs:
             return None
         SwitchJob.objects.filter(pk=interrupted.pk).update(superseded_by=jobs[0], aftermath=_being_put_back(jobs))
-        job_moves.enqueue_on_commit(jobs[0])  # the others follow as each job wakes the next
     return jobs[0]
 
 

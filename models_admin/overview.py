@@ -5,6 +5,7 @@ The number of queries does not depend on how many models or jobs there are.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from gantry.planning.states import InstanceState, JobState, ModelState
 from gantry.planning.wording import wording
 from models_admin.crashes import is_paused
 from models_admin.models import LoadRecord, MemoryPool, ModelDefinition, ModelInstance, Runtime, SwitchJob
+from models_admin.runtime_access import model_limit
 from models_admin.snapshots import job_snapshot
 from models_admin.usage import people_using
 
@@ -42,6 +44,7 @@ class ModelRow:
     usual_load_seconds: float | None  # how long its last load took
     people: int = 0  # who got an answer from it in the last five minutes
     is_one_of_many: bool = False  # there is another runtime beside the one that loads it
+    is_server_full: bool = False  # its server holds as many models as it can, one perhaps
 
     @property
     def is_loaded(self) -> bool:
@@ -67,7 +70,7 @@ class ModelRow:
     @property
     def can_preload(self) -> bool:
         """It could be loaded beside what is there."""
-        return self.state in {ModelState.IDLE, ModelState.FAILED}
+        return self.state in {ModelState.IDLE, ModelState.FAILED} and not self.is_server_full
 
     @property
     def can_unload(self) -> bool:
@@ -158,7 +161,11 @@ def model_rows(
         models = list(queryset.filter(model_id__in=model_ids) if model_ids is not None else queryset)
     instances = {instance.model_id: instance for instance in ModelInstance.objects.all()}
     people = people_using() if with_people else {}
-    return tuple(_row(model, instances.get(model.pk), job, people.get(model.pk, 0)) for model in models)
+    held = Counter(one.runtime_id for one in instances.values() if one.state != InstanceState.CRASHED)
+    return tuple(
+        _row(model, instances.get(model.pk), job, people.get(model.pk, 0), _is_full(model.runtime, held))
+        for model in models
+    )
 
 
 def overview() -> Overview:
@@ -179,7 +186,14 @@ def overview() -> Overview:
     )
 
 
-def _row(model: ModelDefinition, instance: ModelInstance | None, job: JobSnapshot | None, people: int) -> ModelRow:
+def _is_full(runtime: Runtime, held: Mapping[int, int]) -> bool:
+    limit = model_limit(runtime)
+    return limit is not None and held.get(runtime.pk, 0) >= limit
+
+
+def _row(
+    model: ModelDefinition, instance: ModelInstance | None, job: JobSnapshot | None, people: int, is_server_full: bool
+) -> ModelRow:
     state = _state(model, instance, job)
     percent = job["percent"] if job and state == ModelState.LOADING else None
     return ModelRow(
@@ -191,6 +205,7 @@ def _row(model: ModelDefinition, instance: ModelInstance | None, job: JobSnapsho
         usual_load_seconds=getattr(model, "usual_load_seconds", None),
         people=people if instance else 0,
         is_one_of_many=getattr(model, "has_other_runtimes", False),
+        is_server_full=is_server_full,
     )
 
 

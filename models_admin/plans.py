@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any
 
 from gantry.planning.eviction import EvictionStrategy
@@ -18,10 +19,9 @@ from gantry.planning.planner import (
 )
 from gantry.planning.states import InstanceState, JobKind
 from gantry.planning.types import DeviceMemory, LoadedModel, MemoryBudget, SwitchPlan, TimeRange
-from gantry.runtimes.registry import capabilities_of
 from models_admin import specs
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, SwitchPolicy
-from models_admin.runtime_access import takes_devices
+from models_admin.runtime_access import model_limit, takes_devices
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,11 +103,20 @@ def _is_loaded_otherwise(wish: Wish) -> bool:
 
 
 def same_server(target: ModelDefinition) -> list[str]:
-    """Instances that go when the target comes, however much memory there is: its server holds one model at a time."""
-    if capabilities_of(target.runtime.kind).holds_many:
+    """Instances that go when the target comes, however much memory there is: its server holds one model at a time, or a few.
+
+    Of a few, those go that are missed the least: whatever is pinned, busy or active stays before what is not.
+    """
+    limit = model_limit(target.runtime)
+    if limit is None:
         return []
-    ids = ModelInstance.objects.filter(runtime=target.runtime_id).exclude(model=target)
-    return [str(instance_id) for instance_id in ids.values_list("instance_id", flat=True)]
+    others = ModelInstance.objects.filter(runtime=target.runtime_id).exclude(model=target)
+    held = sorted(others.exclude(state=InstanceState.CRASHED).select_related("model"), key=_missed)
+    return [str(row.instance_id) for row in held[: max(0, len(held) + 1 - limit)]]
+
+
+def _missed(row: ModelInstance) -> tuple[bool, bool, bool, datetime]:
+    return row.model.is_pinned, row.busy_count > 0, row.is_active, row.model.last_used_at or row.created_at
 
 
 def plan_policy() -> PlanPolicy:

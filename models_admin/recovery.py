@@ -138,10 +138,12 @@ def _reconcile_safely(row: Runtime, report: RecoveryReport) -> None:
 
 def _check_health(row: Runtime, adapter: Adapter) -> None:
     health = adapter.check()
-    seen = health.is_ok, health.version, health.detail[:500]
-    changed = (row.is_healthy, row.version, row.health_text) != seen
-    row.is_healthy, row.version, row.health_text = seen
+    # One that does not answer has its limit all the same.
+    limit = health.max_models if health.is_ok else row.max_models
+    seen = health.is_ok, health.version, health.detail[:500], limit
+    changed = (row.is_healthy, row.version, row.health_text, row.max_models) != seen
+    row.is_healthy, row.version, row.health_text, row.max_models = seen
     row.checked_at = timezone.now()
-    row.save(update_fields=["is_healthy", "version", "health_text", "checked_at"])
+    row.save(update_fields=["is_healthy", "version", "health_text", "max_models", "checked_at"])
     if changed:
         live.publish_memory_changed(event_id=f"health-{uuid.uuid4()}")

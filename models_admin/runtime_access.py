@@ -10,7 +10,8 @@ from django.db.models import Q
 
 from gantry.env import environment
 from gantry.runtimes.fleet import Fleet
-from gantry.runtimes.registry import RuntimeConfig, build_runtime
+from gantry.runtimes.registry import RuntimeConfig, build_runtime, capabilities_of
+from models_admin import answering
 from models_admin.models import MemoryPool, ModelDefinition, ModelInstance, Runtime
 
 if TYPE_CHECKING:
@@ -55,6 +56,11 @@ def takes_devices(row: Runtime) -> bool:
     return runtime_for(row).capabilities.takes_devices
 
 
+def model_limit(row: Runtime) -> int | None:
+    """How many models the server holds at the most, by its kind or as it told last; None: as many as there is memory for."""
+    return row.max_models if capabilities_of(row.kind).holds_many else 1
+
+
 def fleet_for(pool: MemoryPool, target_id: str = "") -> base.Runtime:
     """All runtimes of a pool as one, each model and instance with its own. One that is switched off may still hold models."""
     rows = Runtime.objects.filter(Q(is_enabled=True) | Q(instances__isnull=False), pool=pool).distinct()
@@ -63,7 +69,14 @@ def fleet_for(pool: MemoryPool, target_id: str = "") -> base.Runtime:
         runtime_of=_runtime_of,
         owner_of=_owner_of,
         target_id=target_id,
+        answers_of=_answers_of,
     )
+
+
+def _answers_of(instance_id: str) -> int:
+    held = ModelInstance.objects.filter(instance_id=instance_id)
+    model_id = held.values_list("model__model_id", flat=True).first()
+    return answering.answers_of(model_id) if model_id else 0
 
 
 def _runtime_of(model_id: str) -> str:

@@ -45,6 +45,11 @@ class MessageQuerySet(models.QuerySet["Message"]):
         answers = self.filter(state="streaming")
         return answers if model_id is None else answers.filter(model_id=model_id)
 
+    def answers_running(self, model_id: str) -> int:
+        """How many answers a model is giving; those whose process has died do not count."""
+        lately = timezone.now() - timedelta(seconds=ORPHAN_SECONDS)
+        return self.being_written(model_id).filter(heartbeat_at__gte=lately).count()
+
     def orphaned(self) -> Self:
         """Answers whose process has given no sign for `ORPHAN_SECONDS`."""
         return self.being_written().filter(heartbeat_at__lt=timezone.now() - timedelta(seconds=ORPHAN_SECONDS))

@@ -35,6 +35,7 @@ class ModelEntry:
     context_length: int | None = None  # tokens it was trained for
     parameters: Mapping[str, Any] = field(default_factory=dict)  # LlamaParameters.as_dict or TabbyParameters.as_dict
     extra_args: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()  # ids of GPUs; none: chosen for each load
     chat_template: str = ""
     sampling: Mapping[str, Any] = field(default_factory=dict)  # Sampling.as_dict
     tags: tuple[str, ...] = ()

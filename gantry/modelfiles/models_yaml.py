@@ -183,6 +183,16 @@ def _read_extra_args(notes: Notes, node: Node, path: str) -> tuple[str, ...] | A
         return ABSENT
 
 
+def _read_devices(notes: Notes, node: Node, path: str) -> tuple[str, ...] | Absent:
+    """A list of ids; `auto` says what an empty list does."""
+    if isinstance(node, ScalarNode) and node.value in {"", "auto"}:
+        return ()
+    devices = [notes.text(item, path) for item in notes.sequence(node, path)]
+    if any(not isinstance(device, str) for device in devices):
+        return ABSENT
+    return tuple(str(device) for device in devices)
+
+
 def _read_tags(notes: Notes, node: Node, path: str) -> tuple[str, ...] | Absent:
     tags = [notes.text(item, path) for item in notes.sequence(node, path)]
     if any(tag is ABSENT for tag in tags):
@@ -208,6 +218,7 @@ _READERS: dict[str, tuple[str, Callable[[Notes, Node, str], Any]]] = {
     "context": ("context_length", _read_parsed(parse_context, "a number of tokens such as 32768 or 32K")),
     "parameters": ("parameters", _read_fields(validate_load_parameters)),
     "extra_args": ("extra_args", _read_extra_args),
+    "devices": ("devices", _read_devices),
     "chat_template": ("chat_template", _read_text(200_000, many_lines=True)),
     "sampling": ("sampling", _read_fields(validate_sampling)),
     "tags": ("tags", _read_tags),
@@ -222,4 +233,5 @@ def _as_yaml(entry: ModelEntry) -> dict[str, Any]:
     values["size"] = size_text(entry.size_bytes)
     values["parameters"], values["sampling"] = dict(entry.parameters), dict(entry.sampling)
     values["extra_args"], values["tags"] = list(entry.extra_args), list(entry.tags)
+    values["devices"] = list(entry.devices)
     return {"id": entry.model_id, **{key: value for key, value in values.items() if value}}

@@ -116,6 +116,7 @@ class RuntimeHealth:
     version: str = ""
     detail: str = ""  # when not ok: what is wrong and what to do
     code: ErrorCode | None = None
+    max_models: int | None = None  # so many at once at the most, where a server that holds many has a limit of its own
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Reading what a server sends, within bounds: of size, of time, of patience.
 
-httpx bounds each wait and nothing else; httpx-sse keeps a line until it ends, however long it is. A server that goes on for ever must
+httpx bounds each wait and nothing else, and what splits its bytes into lines keeps a line until it ends, however long it is. A server that goes on for ever must
 cost neither memory nor a worker.
 """
 
@@ -50,33 +50,43 @@ def read_json(data: bytes) -> Any:
         raise UnreadableError("the answer is not JSON") from exc
 
 
+class EventLines:
+    """The data of an event stream that comes in pieces. TabbyAPI and llama-server send each event in one line."""
+
+    def __init__(self) -> None:
+        """Nothing has come yet."""
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> list[bytes]:
+        """What the `data:` lines hold that this piece completes. Comments and other fields are passed over.
+
+        Raises:
+            UnreadableError: a line does not end.
+        """
+        *lines, self._rest = (self._rest + chunk).split(b"\n")
+        if len(self._rest) > LONGEST_LINE:
+            raise UnreadableError("the stream does not end")
+        fields = (line.strip().partition(b":") for line in lines)
+        return [value.strip() for name, _, value in fields if name == b"data"]
+
+
 def read_events(chunks: Iterable[bytes]) -> Iterator[dict[str, Any]]:
     """JSON objects in the `data:` lines of an event stream. Comments and what is no JSON object are passed over.
-
-    TabbyAPI and llama-server send each event in one line, so lines need not be joined.
 
     Raises:
         UnreadableError: a line or the stream does not end.
     """
-    rest = b""
-    total = 0
+    lines, total = EventLines(), 0
     for chunk in chunks:
         total += len(chunk)
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > LONGEST_LINE or total > LARGEST_STREAM:
+        if total > LARGEST_STREAM:
             raise UnreadableError("the stream does not end")
-        for line in lines:
-            event = _event(line)
-            if event is not None:
-                yield event
+        yield from (event for data in lines.feed(chunk) if (event := _event(data)) is not None)
 
 
-def _event(line: bytes) -> dict[str, Any] | None:
-    name, _, value = line.strip().partition(b":")
-    if name != b"data":
-        return None
+def _event(data: bytes) -> dict[str, Any] | None:
     try:
-        event = read_json(value)
+        event = read_json(data)
     except UnreadableError:
         return None
     return event if isinstance(event, dict) else None

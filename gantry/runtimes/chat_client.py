@@ -8,17 +8,15 @@ keep a silent connection open with comments, TabbyAPI for ever when its model is
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
 import httpx
-from httpx_sse import EventSource, ServerSentEvent
 
 from gantry.planning.states import ErrorCode
-from gantry.runtimes.bounded_reading import one_line
+from gantry.runtimes.bounded_reading import LARGEST_ANSWER, EventLines, UnreadableError, one_line, read_json
 from gantry.runtimes.exceptions import RuntimeAway, RuntimeFault, RuntimeRefused
 from gantry.runtimes.registry import capabilities_of
 
@@ -128,22 +126,48 @@ async def stream_chat(
         RuntimeAway: nothing listens, the connection broke, no word came within `first_seconds`, or nothing more for `silence_seconds`.
     """
     body = _request_body(target, messages, sampling or {})
-    headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
     timeout = httpx.Timeout(target.first_seconds, connect=CONNECT_SECONDS)
-    url = f"{target.base_url.rstrip('/')}/v1/chat/completions"
     try:
         # trust_env off: a proxy set for the outside has no business between Gantry and a model on loopback.
         async with (
             httpx.AsyncClient(timeout=timeout, trust_env=False) as client,
-            client.stream("POST", url, json=body, headers=headers) as response,
+            aclosing(await _ask(client, target, body)) as response,
+            aclosing(_deltas(response, target)) as deltas,
         ):
-            if response.status_code != httpx.codes.OK:
-                raise _refusal(response.status_code, await response.aread())
-            async with aclosing(_deltas(EventSource(response), target)) as deltas:
-                async for delta in deltas:
-                    yield delta
+            async for delta in deltas:
+                yield delta
     except httpx.HTTPError as exc:
         raise _away(exc) from exc
+    except UnreadableError as exc:
+        raise RuntimeAway("sent something that is no answer") from exc
+
+
+async def _ask(client: httpx.AsyncClient, target: ChatTarget, body: Mapping[str, Any]) -> httpx.Response:
+    """An answer that has begun. Its head, or all of a refusal, has to be there in time: httpx bounds only each piece.
+
+    Raises:
+        RuntimeFault: it is a refusal, or it did not begin in time.
+    """
+    headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+    url = f"{target.base_url.rstrip('/')}/v1/chat/completions"
+    try:
+        async with asyncio.timeout(target.first_seconds):
+            response = await client.send(client.build_request("POST", url, json=body, headers=headers), stream=True)
+            if response.status_code != httpx.codes.OK:
+                raise _refusal(response.status_code, await _whole(response))
+            return response
+    except TimeoutError:
+        raise _silent_for(target.first_seconds) from None
+
+
+async def _whole(response: httpx.Response) -> bytes:
+    """A body; of one that is too large, the beginning."""
+    body = bytearray()
+    async for chunk in response.aiter_bytes():
+        body += chunk
+        if len(body) > LARGEST_ANSWER:
+            break
+    return bytes(body)
 
 
 def _request_body(target: ChatTarget, messages: Sequence[ChatMessage], sampling: Mapping[str, Any]) -> dict[str, Any]:
@@ -152,22 +176,23 @@ def _request_body(target: ChatTarget, messages: Sequence[ChatMessage], sampling:
     return body | ({"model": target.model_id} if target.model_id else {})
 
 
-async def _deltas(source: EventSource, target: ChatTarget) -> AsyncGenerator[ChatDelta, None]:
+async def _deltas(response: httpx.Response, target: ChatTarget) -> AsyncGenerator[ChatDelta, None]:
     """The pieces in a stream.
 
     Raises:
         AnotherModelAnswers: a piece bears the name of another model.
         RuntimeAway: the stream ended before the server said that it was done, or no data came for too long.
         RuntimeRefused: the stream told of an error, or is none.
+        UnreadableError: what came is no answer.
     """
-    if "text/event-stream" not in source.response.headers.get("content-type", ""):
+    if "text/event-stream" not in response.headers.get("content-type", ""):
         raise RuntimeRefused("did not stream: its address may belong to another program")
     patience, is_finished = target.first_seconds, False
-    async with aclosing(source.aiter_sse()) as events:
-        while event := await _next_event(events, patience):
-            if event.data == "[DONE]":
+    async with aclosing(_events(response)) as events:
+        while (event := await _next_event(events, patience)) is not None:
+            if event == b"[DONE]":
                 return
-            chunk = _parse(event.data)
+            chunk = _parse(event)
             _check_name(chunk, target)
             delta = _delta(chunk)
             if delta.text:
@@ -178,7 +203,15 @@ async def _deltas(source: EventSource, target: ChatTarget) -> AsyncGenerator[Cha
         raise RuntimeAway(_BROKE_OFF)
 
 
-async def _next_event(events: AsyncGenerator[ServerSentEvent, None], patience: float) -> ServerSentEvent | None:
+async def _events(response: httpx.Response) -> AsyncGenerator[bytes, None]:
+    """The data of each event."""
+    lines = EventLines()
+    async for chunk in response.aiter_bytes():
+        for data in lines.feed(chunk):
+            yield data
+
+
+async def _next_event(events: AsyncGenerator[bytes, None], patience: float) -> bytes | None:
     """The next one with data, or None at the end of the stream. Comments do not count, however many come.
 
     Raises:
@@ -188,7 +221,11 @@ async def _next_event(events: AsyncGenerator[ServerSentEvent, None], patience: f
         async with asyncio.timeout(patience):
             return await anext(events, None)
     except TimeoutError:
-        raise RuntimeAway(f"went silent: nothing came for {patience:.0f} seconds") from None
+        raise _silent_for(patience) from None
+
+
+def _silent_for(seconds: float) -> RuntimeAway:
+    return RuntimeAway(f"went silent: nothing came for {seconds:.0f} seconds")
 
 
 def _check_name(chunk: Mapping[str, Any], target: ChatTarget) -> None:
@@ -197,13 +234,10 @@ def _check_name(chunk: Mapping[str, Any], target: ChatTarget) -> None:
         raise AnotherModelAnswers(name)
 
 
-def _parse(data: str) -> dict[str, Any]:
-    try:
-        chunk = json.loads(data)
-    except ValueError:
-        chunk = None
+def _parse(data: bytes) -> dict[str, Any]:
+    chunk = read_json(data)
     if not isinstance(chunk, dict):
-        raise RuntimeAway("sent something that is no answer")
+        raise UnreadableError("an event is no JSON object")
     if chunk.get("error"):
         raise _fault_from(chunk["error"], status=0)
     return chunk
@@ -216,11 +250,16 @@ def _delta(chunk: Mapping[str, Any]) -> ChatDelta:
     timings, usage = _mapping(chunk.get("timings")), _mapping(chunk.get("usage"))
     count = _number(timings.get("predicted_n")) or _number(usage.get("completion_tokens"))
     return ChatDelta(
-        text=text if isinstance(text, str) else "",
+        text=_storable(text) if isinstance(text, str) else "",
         finish_reason=reason if isinstance(reason, str) else "",
         token_count=None if count is None else int(count),
         tokens_per_second=_number(timings.get("predicted_per_second")),
     )
+
+
+def _storable(text: str) -> str:
+    """Without what no database takes: half a surrogate pair, and the character zero."""
+    return text.replace("\x00", "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:
@@ -240,22 +279,25 @@ def _away(exc: httpx.HTTPError) -> RuntimeAway:
 def _refusal(status: int, body: bytes) -> RuntimeFault:
     """The fault behind an answer that is not 200."""
     try:
-        error = json.loads(body).get("error", {})
-    except (ValueError, AttributeError):
-        error = {}
+        error = _mapping(read_json(body)).get("error")
+    except UnreadableError:
+        error = None
     return _fault_from(error, status)
 
 
 def _fault_from(error: Any, status: int) -> RuntimeFault:
-    """The fault behind an error object; `status` is 0 for one that came inside a stream."""
-    details: dict[str, Any] = error if isinstance(error, dict) else {"message": str(error)}
-    message = str(details.get("message") or "").strip()[:300]
-    code = status or details.get("code")
+    """The fault behind an error object, or a text in its place; `status` is 0 for one that came inside a stream."""
+    details = _mapping(error)
+    message = one_line(error if isinstance(error, str) else details.get("message"))
+    code = status or int(_number(details.get("code")) or 0)
     # Named by type since build 6000; before that only the words told it.
     if details.get("type") == "exceed_context_size_error" or "exceeds the available context" in message:
-        return ContextExceeded(message, details.get("n_ctx"))
+        limit = _number(details.get("n_ctx"))
+        return ContextExceeded(message, None if limit is None else int(limit))
     if code in {401, 403}:
         return RuntimeRefused("refused Gantry's key", code=ErrorCode.UNAUTHORISED)
     if code == httpx.codes.SERVICE_UNAVAILABLE:
         return RuntimeAway("is still loading")
-    return RuntimeRefused(f"refused: {message}" if message else f"refused with status {code}")
+    if message:
+        return RuntimeRefused(f"refused: {message}")
+    return RuntimeRefused(f"refused with status {code}" if code else "refused without a reason")

@@ -40,6 +40,7 @@ class Fleet:
         *,
         owner_of: Lookup | None = None,
         target_id: str = "",
+        answers_of: Callable[[str], int] = lambda _: 0,
     ) -> None:
         """Put them together. Asks none of them.
 
@@ -47,6 +48,7 @@ class Fleet:
             runtimes: key, of any kind -> adapter.
             runtime_of: model id -> the key of its runtime.
             owner_of: instance id -> key, as far as the caller knows; who has the others is asked of the runtimes.
+            answers_of: instance id -> how many of its answers the caller knows of, whatever its server tells.
             target_id: the model whose runtime's capabilities count; without one, what all of them can do.
 
         Raises:
@@ -55,6 +57,7 @@ class Fleet:
         self._runtimes = dict(runtimes)
         self._runtime_of = _asking(runtime_of)
         self._owner_of = _asking(owner_of or {})
+        self._answers_of = answers_of
         # Both are remembered: the caller's answers may come from a database, which other threads must not ask.
         self._keys: dict[str, str] = {}
         self._owners: dict[str, str] = {}
@@ -137,9 +140,9 @@ class Fleet:
         return owner.verify(instance_id)
 
     def busy_count(self, instance_id: str) -> int:
-        """Ask the runtime that has it; 0 where nobody has it."""
+        """Ask the runtime that has it, 0 where nobody has it; but no fewer than the caller knows of."""
         owner = self._owner(instance_id)
-        return owner.busy_count(instance_id) if owner else 0
+        return max(owner.busy_count(instance_id), self._answers_of(instance_id)) if owner else 0
 
     def log_tail(self, instance_id: str, lines: int = 50) -> tuple[str, ...]:
         """Ask the runtime that has it; nothing where nobody has it."""

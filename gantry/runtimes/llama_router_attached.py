@@ -43,7 +43,8 @@ class AttachedRouter:
         except RuntimeFault as fault:
             return RuntimeHealth(False, detail=fault.detail, code=fault.code)
         self.max_models = facts.max_models
-        return RuntimeHealth(True, version=f"llama-server router {facts.version}".strip())
+        version = f"llama-server router {facts.version}".strip()
+        return RuntimeHealth(True, version=version, max_models=facts.max_models or None)
 
     def client(self) -> RouterClient:
         """How to ask it."""

@@ -43,6 +43,8 @@ class RouterFacts:
     max_models: int  # at most so many at once; 0: no limit
 
 
+_HIGHEST_LIMIT = 2**31  # what a column holds; nobody means more
+
 # The most specific first. The words follow "The router".
 _FAULTS: tuple[tuple[type[Exception], str], ...] = (
     (httpx.ConnectTimeout, "could not be reached in time"),
@@ -86,7 +88,7 @@ class RouterClient:
                 code=ErrorCode.RUNTIME_UNREACHABLE,
             )
         most = props.get("max_instances")
-        if not isinstance(most, int) or isinstance(most, bool) or most < 0:
+        if not isinstance(most, int) or isinstance(most, bool) or not 0 <= most < _HIGHEST_LIMIT:
             most = 0
         return RouterFacts(version=one_line(props.get("build_info")), max_models=most)
 

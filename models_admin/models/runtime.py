@@ -35,6 +35,9 @@ class Runtime(models.Model):
     health_text = models.CharField(max_length=500, blank=True, editable=False)
     version = models.CharField(max_length=200, blank=True, editable=False)
     checked_at = models.DateTimeField(null=True, blank=True, editable=False)
+    max_models = models.PositiveIntegerField(
+        null=True, editable=False, help_text="So many at once at the most, as the server told last. Empty: no limit."
+    )
 
     class Meta:
         ordering = ["name"]

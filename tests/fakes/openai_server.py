@@ -31,6 +31,7 @@ class OpenAIServer:
     )
     status: int = 200
     error_body: bytes = b""
+    head_status: int = 200  # of an answer that comes in pieces
     content_type: bytes = b"text/event-stream"
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: list[str] = field(default_factory=list)
@@ -59,7 +60,7 @@ class OpenAIServer:
             writer.write(_HEAD % (self.status, b"application/json") + self.error_body)
             await writer.drain()
             return
-        writer.write(_HEAD % (200, self.content_type))
+        writer.write(_HEAD % (self.head_status, self.content_type))
         await self._wait(reader, self.first_delay_seconds)
         for number, piece in enumerate(self.pieces):
             if not await self._may_go_on(number, reader, writer):

@@ -5,10 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.auth.models import User
+from django.forms import model_to_dict
+from django.test import Client
 
 from gantry.planning.states import JobKind
 from models_admin import catalog
+from models_admin.actor import Actor
 from models_admin.exceptions import InvalidDefinition
+from models_admin.forms import ModelDefinitionForm
 from models_admin.models import MemoryPool, Runtime
 from models_admin.plans import Wish, make_plan
 from tests.factories import make_model
@@ -82,3 +87,62 @@ def test_plan_for_a_server_that_chooses_by_itself_counts_the_whole_pool(
 def test_plan_for_a_server_that_is_told_names_the_devices(pool: MemoryPool) -> None:
     model = make_model(runtime_of(pool, "llama_router", OWN), model_id="narrow", size_bytes=GIB, devices=[SECOND])
     assert make_plan(Wish(JobKind.SWITCH, pool, model)).devices == (SECOND,)
+
+
+def imported(text: str, actor: Actor) -> list[tuple[str, str]]:
+    try:
+        catalog.import_models_yaml(text, file_name="models.yaml", actor=actor)
+    except InvalidDefinition as exc:
+        return exc.errors
+    return []
+
+
+@pytest.mark.parametrize(("written", "kept"), [("[GPU-bbbb]", [SECOND]), ("auto", []), ("[]", [])])
+def test_devices_are_taken_from_a_model_file_and_written_to_one(
+    pool: MemoryPool, admin_person: User, written: str, kept: list[str]
+) -> None:
+    model = make_model(runtime_of(pool, "llama_server", OWN), model_id="m", devices=[FIRST])
+    assert imported(f"models:\n- id: m\n  devices: {written}\n", Actor(admin_person, "page")) == []
+    model.refresh_from_db()
+    assert model.devices == kept
+    assert (SECOND in catalog.export_models_yaml()) == bool(kept)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "words"), [("llama_server", OWN, "there is no device GPU-gone"), ("tabby", THERE, "gpu_split")]
+)
+def test_devices_of_a_model_file_that_cannot_be_used_are_refused(
+    pool: MemoryPool, admin_person: User, kind: str, fields: dict[str, str], words: str
+) -> None:
+    make_model(runtime_of(pool, kind, fields), model_id="m")
+    [(place, message)] = imported("models:\n- id: m\n  devices: [GPU-gone]\n", Actor(admin_person, "page"))
+    assert place == "models.m.devices"
+    assert words in message
+
+
+def test_form_takes_devices_and_tells_what_is_wrong_with_them(pool: MemoryPool) -> None:
+    model = make_model(runtime_of(pool, "llama_server", OWN), model_id="m", path="")
+    form = ModelDefinitionForm({**model_to_dict(model), "tags": "", "devices": f"{FIRST}, GPU-gone"}, instance=model)
+    assert "there is no device GPU-gone on local" in str(form.errors["devices"])
+    form = ModelDefinitionForm({**model_to_dict(model), "tags": "", "devices": "auto"}, instance=model)
+    assert "devices" not in form.errors
+    assert form.cleaned_data["devices"] == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "devices", "is_there"),
+    [("llama_server", OWN, [], True), ("tabby", THERE, [], False), ("tabby", THERE, [FIRST], True)],
+)
+def test_page_has_the_field_where_the_server_can_be_told_or_something_is_to_be_taken_away(
+    client: Client,
+    pool: MemoryPool,
+    admin_person: User,
+    kind: str,
+    fields: dict[str, str],
+    devices: list[str],
+    is_there: bool,
+) -> None:
+    model = make_model(runtime_of(pool, kind, fields), model_id="m", devices=devices)
+    client.force_login(admin_person)
+    page = client.get(model.get_absolute_url()).content.decode()
+    assert ('name="devices"' in page) == is_there

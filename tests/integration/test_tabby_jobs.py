@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +12,9 @@ import pytest
 from django.contrib.auth.models import User
 from pytest_django.fixtures import Settings
 
+from gantry.chat import sending
+from gantry.chat.generation import Writer
+from gantry.chat.models import Message
 from gantry.hardware.fixed import FixedMemory
 from gantry.planning.states import JobState, ModelState
 from models_admin import actions, memory, overview, recovery, running, server_models
@@ -110,6 +114,26 @@ def test_model_that_is_put_back_counts_with_what_it_held_before(pool: MemoryPool
         job = switch("broken", admin_person)
         assert (job.state, job.rolled_back) == (JobState.FAILED, True)
         assert ModelInstance.objects.get().held_bytes == before
+
+
+def test_running_answer_is_let_finish_before_its_model_is_unloaded(pool: MemoryPool, admin_person: User) -> None:
+    """An unload would cancel it, and TabbyAPI tells nobody that it is giving one: Gantry knows of its own."""
+    models = {name: FakeModel(modules=4, module_seconds=0.01) for name in ("alpha", "beta")}
+    with TabbyDouble(models=models) as double, ThreadPoolExecutor(1) as elsewhere:
+        attach(double, pool, "tabby")
+        look()
+        switch("alpha", admin_person)
+        answer = sending.ask(admin_person, None, "[[stub tokens=100 delay=0.015]]")
+        asked = double.count("/v1/chat/completions")
+        writing = elsewhere.submit(asyncio.run, Writer(answer).run())
+        double.wait_for(lambda: double.count("/v1/chat/completions") > asked)
+        job = switch("beta", admin_person)
+        assert (job.state, job.error_text, double.loaded) == (JobState.SUCCEEDED, "", "beta")
+        writing.result(20)
+        answer.refresh_from_db()
+        assert (answer.state, answer.token_count) == (Message.State.COMPLETE, 100)
+        paths = [request.path for request in double.requests]
+        assert paths.index("/v1/model/unload") > paths.index("/v1/chat/completions")
 
 
 def one(name: str) -> dict[str, FakeModel]:

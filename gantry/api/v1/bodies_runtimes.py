@@ -12,6 +12,7 @@ from gantry.api.v1.bodies import Strict
 from gantry.runtimes.base import ProgressKind
 from gantry.runtimes.registry import capabilities_of
 from models_admin.models import Runtime as Row
+from models_admin.runtime_access import model_limit
 
 Kind = Literal["llama_server", "llama_router", "tabby", "null"]
 _KEY = "Never shown again. “env:NAME” reads it from an environment variable of the worker; an empty text removes it."
@@ -42,6 +43,9 @@ class Runtime(Schema):
     health_text: str
     version: str
     checked_at: datetime | None
+    most_models: int | None = Field(
+        description="It holds so many at once at the most; null: as many as there is memory for."
+    )
     abilities: Abilities
 
 
@@ -88,5 +92,6 @@ def runtime_body(row: Row) -> dict[str, Any]:
         "host": row.pool.host,
         "has_api_key": bool(row.api_key),
         "has_admin_key": bool(row.admin_key),
+        "most_models": model_limit(row),
         "abilities": {name: getattr(can, name) for name in Abilities.model_fields},
     }

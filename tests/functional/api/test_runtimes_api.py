@@ -29,6 +29,14 @@ def no_broker() -> Iterator[None]:
     lonely.close()
 
 
+def test_how_many_models_a_server_holds_is_told(admin: Program, pool: MemoryPool) -> None:
+    assert admin.post("runtimes", TABBY).json()["most_models"] == 1
+    router = Runtime.objects.create(name="router", kind=Runtime.Kind.LLAMA_ROUTER, pool=pool)
+    assert admin.get(f"runtimes/{router.pk}").json()["most_models"] is None
+    Runtime.objects.filter(pk=router.pk).update(max_models=3)
+    assert admin.get(f"runtimes/{router.pk}").json()["most_models"] == 3
+
+
 def test_runtime_is_added_changed_and_deleted(admin: Program, pool: MemoryPool) -> None:
     made = admin.post("runtimes", TABBY)
     row = Runtime.objects.get()

@@ -185,6 +185,63 @@ async def test_a_conversation_that_is_too_long_says_how_much_fits(named: bool) -
     assert caught.value.context_tokens == 512
 
 
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        ({"code": []}, "refused without a reason"),
+        ({"code": 10**400}, "refused without a reason"),
+        ({"code": 500.0}, "refused with status 500"),
+        ({"message": ["a"], "code": {}}, "refused without a reason"),
+        ({"message": "two\nlines\x00" + "x" * 1000}, "refused: two lines x"),
+        (["odd"], "refused without a reason"),
+    ],
+)
+async def test_odd_error_inside_a_stream_is_told_in_plain_words(error: Any, words: str) -> None:
+    async with answering(b"data: " + json.dumps({"error": error}).encode() + b"\n\n") as fake:
+        with pytest.raises(RuntimeRefused) as caught:
+            await ask(fake)
+    assert caught.value.detail.startswith(words)
+    assert caught.value.detail.isprintable()
+    assert len(caught.value.detail) < 400
+
+
+@pytest.mark.parametrize("limit", ["512", None, True, -1, 10**400, []])
+async def test_context_of_which_the_size_makes_no_sense_is_exceeded_all_the_same(limit: Any) -> None:
+    error = {"type": "exceed_context_size_error", "message": "too long", "n_ctx": limit}
+    async with openai_server(status=400, error_body=json.dumps({"error": error}).encode()) as fake:
+        with pytest.raises(ContextExceeded) as caught:
+            await ask(fake)
+    assert caught.value.context_tokens is None
+
+
+@pytest.mark.parametrize("deep", [b"[" * 100_000, b'{"error":' * 100_000])
+async def test_what_is_nested_without_end_is_no_answer_and_no_reason(deep: bytes) -> None:
+    async with answering(b"data: " + deep + b"\n\n") as fake:
+        with pytest.raises(RuntimeAway, match="no answer"):
+            await ask(fake)
+    async with openai_server(status=500, error_body=deep) as fake:
+        with pytest.raises(RuntimeRefused, match="refused with status 500"):
+            await ask(fake)
+
+
+async def test_line_without_an_end_is_not_kept() -> None:
+    async with answering(b"data: " + b"x" * 2_000_000) as fake:
+        with pytest.raises(RuntimeAway, match="no answer"):
+            await ask(fake)
+
+
+async def test_text_comes_without_what_no_database_takes() -> None:
+    chunk = json.dumps({"choices": [{"delta": {"content": "a\x00b\ud800c\U0001f600"}}]}).encode()
+    async with answering(b"data: " + chunk + b"\n\ndata: [DONE]\n\n") as fake:
+        assert [delta.text for delta in await ask(fake)] == ["ab\ufffdc\U0001f600"]
+
+
+async def test_refusal_that_drips_on_is_not_waited_for_for_ever() -> None:
+    async with openai_server(head_status=500, hang_after=0, ping_seconds=0.01) as fake:
+        with pytest.raises(RuntimeAway, match="went silent"):
+            await ask(fake, first_seconds=0.2)
+
+
 async def test_a_page_instead_of_a_stream_is_refused() -> None:
     async with openai_server(content_type=b"text/html") as fake:
         with pytest.raises(RuntimeRefused, match="another program"):

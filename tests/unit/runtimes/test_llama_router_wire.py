@@ -225,7 +225,7 @@ def test_refused_key_is_told_as_such(call: str) -> None:
     assert fault.value.code == ErrorCode.UNAUTHORISED
 
 
-@pytest.mark.parametrize("most", [-1, True, "4", None, 1.5])
+@pytest.mark.parametrize("most", [-1, True, "4", None, 1.5, 10**400])
 def test_limit_that_makes_no_sense_is_none(most: Any) -> None:
     body = json.dumps({**json.loads(answers.PROPS), "max_instances": most}).encode()
     assert client(200, body).facts().max_models == 0
