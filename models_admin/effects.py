@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import uuid
 from collections.abc import Callable, Sequence
+from datetime import timedelta
 from typing import Any
 
 from django.db import transaction
@@ -30,7 +31,8 @@ class DatabaseEffects:
 
     def __init__(self, job: SwitchJob) -> None:
         self._job = job
-        self._step_began: dict[int, float] = {}
+        self._begun: set[int] = set()  # steps that have been told of
+        self._entering: JobState | None = None
         self._told_at = 0.0
         self._told: tuple[Any, ...] = ()
         self._looked_at = 0.0
@@ -62,9 +64,9 @@ class DatabaseEffects:
         return SwitchJob.objects.filter(pk=self._job.pk, superseded_by__isnull=False).exists()
 
     def enter(self, state: JobState, text: str) -> None:
-        """The job goes into a state."""
-        if self._job.state != state and job_moves.enter(self._job, state):
-            self._job.stage_text = text
+        """The job goes into a state: kept and told with its next report, which comes at once or with more to tell."""
+        self._entering = state
+        self._job.stage_text = text
 
     def add_steps(self, steps: Sequence[PlanStep]) -> None:
         """The plan grew."""
@@ -73,14 +75,16 @@ class DatabaseEffects:
     def report(self, report: StepReport) -> None:
         """A step moved: kept in the job's row and told to every page, progress within a step only now and then."""
         now = time.monotonic()
-        begins_or_ends = report.state != StepState.RUNNING or report.index not in self._step_began
+        begins_or_ends = report.state != StepState.RUNNING or report.index not in self._begun
         sign = (report.index, report.state, int(report.percent), report.text)
         if not begins_or_ends and (now - self._told_at < REPORT_SECONDS or sign == self._told):
             return
         self._told_at, self._told = now, sign
-        self._note_step(report, now)
+        self._note_step(report)
+        entering, self._entering = self._entering, None
         job_moves.record_event(
             self._job,
+            state=entering,
             text=report.text,
             step_kind=self._job.steps[report.index]["kind"],
             percent=report.percent,
@@ -90,13 +94,13 @@ class DatabaseEffects:
             steps=self._job.steps,
         )
 
-    def _note_step(self, report: StepReport, now: float) -> None:
+    def _note_step(self, report: StepReport) -> None:
         step = self._job.steps[report.index]
-        if report.index not in self._step_began:
-            self._step_began[report.index] = now
-            step["started_at"] = timezone.now().isoformat()
+        if report.index not in self._begun:
+            self._begun.add(report.index)
+            step["started_at"] = (timezone.now() - timedelta(seconds=report.seconds)).isoformat()
         step["state"] = report.state.value
-        step["seconds"] = round(now - self._step_began[report.index], 2)
+        step["seconds"] = round(report.seconds, 3)
         step["percent"] = 100.0 if report.state == StepState.DONE else round(min(99.0, report.fraction * 100), 1)
         if report.bytes_total:
             step["bytes_done"], step["bytes_total"] = report.bytes_done, report.bytes_total

@@ -12,7 +12,7 @@ from django.utils import timezone
 from kombu.exceptions import OperationalError
 
 from gantry import live
-from gantry.planning.states import ACTIVE_STATES, TERMINAL_STATES, ErrorCode, JobKind, JobState, can_move
+from gantry.planning.states import TERMINAL_STATES, ErrorCode, JobKind, JobState, can_move
 from models_admin import audit
 from models_admin.actor import SYSTEM, Actor
 from models_admin.models import ModelDefinition, ModelInstance, SwitchEvent, SwitchJob
@@ -56,24 +56,19 @@ def claim(job_id: int) -> SwitchJob | None:
     return job
 
 
-def enter(job: SwitchJob, state: JobState) -> bool:
-    """Move a job that is at work to another working state. False when it has ended meanwhile."""
-    if job.state == state:
-        return True
-    if not can_move(JobState(job.state), state):
-        return False
-    moved = SwitchJob.objects.filter(pk=job.pk, state__in=ACTIVE_STATES).update(state=state)
-    if moved:
-        job.state = state
-    return bool(moved)
-
-
-def record_event(job: SwitchJob, *, text: str, step_kind: str = "", **fields: Any) -> None:
+def record_event(
+    job: SwitchJob, *, text: str, state: JobState | None = None, step_kind: str = "", **fields: Any
+) -> None:
     """Store the job's present figures as its next event and tell every page. `fields` are saved with the job.
 
     A job that was ended elsewhere meanwhile is left as it ended.
+
+    Args:
+        state: the state that it goes into with this, if it may from where it is.
     """
     seq, stage_text = job.seq + 1, text[:300]
+    if state is not None and can_move(JobState(job.state), state):
+        fields["state"] = state
     with transaction.atomic():
         same = SwitchJob.objects.filter(pk=job.pk, state=job.state)
         if not same.update(seq=seq, stage_text=stage_text, **fields):
@@ -138,7 +133,7 @@ def finish(
             unfinished = unfinished.filter(heartbeat_at=if_heartbeat_at)
         if not unfinished.update(**fields):
             return False
-        job.refresh_from_db()
+        _read_again(job)
         _close_steps(job)
         record_event(job, text=text, steps=job.steps)
         record_steps(job)
@@ -163,6 +158,13 @@ def stale_working_jobs(host: str, older_than_seconds: float) -> list[SwitchJob]:
     return list(
         SwitchJob.objects.working().filter(pool__host=host, heartbeat_at__lt=limit).select_related("target", "pool")
     )
+
+
+def _read_again(job: SwitchJob) -> None:
+    """Take over what the row holds by now. What it points to and is the same as before stays read."""
+    names = [field.attname for field in SwitchJob._meta.concrete_fields]  # noqa: SLF001 - Django's documented Model._meta API
+    for name, value in SwitchJob.objects.values(*names).get(pk=job.pk).items():
+        setattr(job, name, value)
 
 
 def _close_steps(job: SwitchJob) -> None:

@@ -69,13 +69,13 @@ class Expected:
 
 
 def expected_of(models: Iterable[ModelDefinition], host: str) -> Expected:
-    """What loads of these models on the host take, and how long its other steps do. Three queries, however many models."""
+    """What loads of these models on the host take, and how long its other steps do. Three queries at most, however many models."""
     models = list(models)
     return _expected(models, dict.fromkeys((model.pk for model in models), host))
 
 
 def spec_for(model: ModelDefinition, host: str) -> ModelSpec:
-    """What a load of the model on the host takes. Three queries, beside those for its runtime and pool if they are not there."""
+    """What a load of the model on the host takes. Three queries at most, beside those for its runtime and pool if they are not there."""
     return expected_of([model], host).specs[model.pk]
 
 

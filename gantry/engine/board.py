@@ -22,7 +22,7 @@ class Board:
     def __init__(self, steps: Sequence[PlanStep], effects: Effects) -> None:
         self._steps = list(steps)
         self._effects = effects
-        self._started_at = 0.0
+        self._began_at: dict[int, float] = {}
         self._percent = 0.0
         self._done: set[int] = set()
 
@@ -33,9 +33,13 @@ class Board:
         self._effects.add_steps(steps)
         return first
 
+    def begin(self, index: int) -> None:
+        """A step begins that may be over at once: its clock runs, and nobody is told before there is more to tell."""
+        self._began_at[index] = self._effects.monotonic()
+
     def start(self, index: int, text: str) -> None:
         """A step begins."""
-        self._started_at = self._effects.monotonic()
+        self.begin(index)
         self._say(index, StepState.RUNNING, 0.0, text)
 
     def move(
@@ -69,6 +73,7 @@ class Board:
         bytes_total: int | None = None,
         pace: LoadPace | None = None,
     ) -> None:
+        seconds = self._seconds_of(index)
         expected = [UNKNOWN_LOAD_SECONDS if _is_unknown(step) else step.expected_seconds for step in self._steps]
         if state in {StepState.RUNNING, StepState.DONE}:
             self._percent = max(self._percent, overall_percent(expected, index, fraction))
@@ -80,10 +85,16 @@ class Board:
                 percent=self._percent,
                 eta_seconds=self._seconds_left(expected, index, fraction, pace),
                 text=text,
+                seconds=seconds,
                 bytes_done=bytes_done,
                 bytes_total=bytes_total,
             )
         )
+
+    def _seconds_of(self, index: int) -> float:
+        """How long a step has taken so far; one that never began took no time."""
+        now = self._effects.monotonic()
+        return now - self._began_at.get(index, now)
 
     def _seconds_left(
         self, expected: Sequence[float], index: int, fraction: float, pace: LoadPace | None
@@ -91,7 +102,7 @@ class Board:
         if pace is None:
             if any(_is_unknown(step) for number, step in enumerate(self._steps) if number not in self._done):
                 return None
-            return remaining_seconds(expected, index, fraction, self._effects.monotonic() - self._started_at)
+            return remaining_seconds(expected, index, fraction, self._seconds_of(index))
         if pace.seconds_left is None:
             return None
         return pace.seconds_left + seconds_after_step(expected, index)

@@ -13,7 +13,7 @@ from gantry.runtimes.base import LoadRequest, RunningInstance
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """How a step stands now. `percent` and `eta_seconds` are of the whole job, `fraction` (0 to 1) of the step."""
+    """How a step stands now. `percent` and `eta_seconds` are of the whole job, `fraction` (0 to 1) and `seconds` (since it began) of the step."""
 
     index: int
     state: StepState
@@ -21,6 +21,7 @@ class StepReport:
     percent: float
     eta_seconds: float | None
     text: str
+    seconds: float = 0.0
     bytes_done: int | None = None
     bytes_total: int | None = None
 
@@ -56,7 +57,7 @@ class Effects(Protocol):
         ...
 
     def enter(self, state: JobState, text: str) -> None:
-        """The job goes into a state."""
+        """The job goes into a state; it may be kept and told with the next report."""
         ...
 
     def report(self, report: StepReport) -> None:

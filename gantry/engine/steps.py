@@ -65,9 +65,8 @@ class Steps:
         One time limit for all drains of a plan: a model that is drained later has had the time of the earlier ones too.
         """
         work = self._work
-        text = f"Letting {step.model_name} finish"
-        work.effects.enter(JobState.DRAINING, text)
-        work.board.start(index, f"{text} its answers")
+        work.effects.enter(JobState.DRAINING, f"Letting {step.model_name} finish")
+        work.board.begin(index)
         if self._drain_began_at is None:
             self._drain_began_at = work.effects.monotonic()
         most = busy = self._busy(step)
@@ -159,7 +158,7 @@ class Steps:
 
     def _free(self, index: int, _step: PlanStep) -> None:
         """A process that is gone may still hold memory."""
-        self._work.board.start(index, "Waiting for the memory")
+        self._work.board.begin(index)
         if self._work.is_to_come(StepKind.LOAD, index):
             self._wait_for_room(index)
         else:
@@ -258,11 +257,12 @@ class Steps:
         if fresh is None:
             raise LoadFailed(f"{step.model_name} vanished before it could be tried.")
         began_at = work.effects.monotonic()
-        # Asked before it is told that it is being asked: most give a token before that could be shown, and showing it would be in their way.
-        trial: Aside[Verification] = Aside(lambda: work.runtime.verify(fresh.instance_id), "verify")
-        trial.is_done(UNTOLD_SECONDS)
+        work.board.begin(index)
         work.effects.enter(JobState.WARMING, f"Trying {step.model_name}")
-        work.board.start(index, f"Asking {step.model_name} for a first token")
+        trial: Aside[Verification] = Aside(lambda: work.runtime.verify(fresh.instance_id), "verify")
+        # Most give a token before anybody could read that they are asked for one, and showing it would be in their way.
+        if not trial.is_done(UNTOLD_SECONDS):
+            work.board.move(index, 0.0, f"Asking {step.model_name} for a first token")
         self._wait_for(trial)
         verify_seconds = work.effects.monotonic() - began_at
         measure = LoadMeasure(fresh.seconds, verify_seconds, fresh.at_quarter_seconds, fresh.reading_seconds)

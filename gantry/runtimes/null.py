@@ -222,9 +222,10 @@ class NullRuntime:
         began_at = time.monotonic()
         while True:
             instance = world.instances.get(instance_id)
-            if instance is None or not instance.is_ready or instance.model_id in world.silent:
-                raise VerifyFailed("The model gave no token.")
             left = world.verify_seconds - (time.monotonic() - began_at)
+            is_silent = left <= 0 and instance is not None and instance.model_id in world.silent
+            if instance is None or not instance.is_ready or is_silent:
+                raise VerifyFailed("The model gave no token.")
             if left <= 0 and instance.model_id not in world.hanging:
                 return Verification(seconds=world.verify_seconds, text="ok")
             time.sleep(STEP_SECONDS if left <= 0 else min(STEP_SECONDS, left))

@@ -90,7 +90,7 @@ def _load_again_and_again(
 
 def load_of(job: Job, *, is_cold: bool) -> Load:
     """What was foretold at a quarter of a job's load, from its events."""
-    began, ended = job.span("load")
+    began, ended = job.told("load")
     kinds = list(job.expected_seconds)
     index = kinds.index("load")
     expected, whole = list(job.expected_seconds.values()), sum(job.expected_seconds.values())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from tests.functional.stack import Stack
@@ -14,7 +16,7 @@ from models_admin.models import SwitchJob
 def at(moment): return moment.timestamp() if moment else None
 print(json.dumps([{
     "id": job.pk, "created_at": at(job.created_at), "started_at": at(job.started_at), "finished_at": at(job.finished_at),
-    "steps": job.plan.get("steps", []),
+    "steps": job.plan.get("steps", []), "done": [step for step in job.steps if step["started_at"]],
     "events": [
         {"kind": e.step_kind, "state": e.state, "percent": e.percent, "eta_seconds": e.eta_seconds, "at": at(e.at)}
         for e in job.events.order_by("seq")
@@ -65,16 +67,12 @@ class Job:
     finished_at: float
     expected_seconds: dict[str, float]  # by kind of step, in order
     events: tuple[Event, ...]
+    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)  # by kind: when its steps began and ended
 
-    def span(self, kind: str) -> tuple[float, float]:
-        """When the steps of a kind began and ended."""
+    def told(self, kind: str) -> tuple[float, float]:
+        """When the first and the last word of the steps of a kind came."""
         instants = [event.at for event in self.events if event.kind == kind]
         return min(instants), max(instants)
-
-    @property
-    def kinds(self) -> list[str]:
-        """The kinds of its steps, in order."""
-        return list(dict.fromkeys(event.kind for event in self.events if event.kind))
 
 
 def read_models(stack: Stack) -> tuple[list[Model], str]:
@@ -93,7 +91,17 @@ def _job(row: dict[str, Any]) -> Job:
     for step in row.pop("steps"):
         expected[step["kind"]] = expected.get(step["kind"], 0.0) + step["expected_seconds"]
     events = tuple(Event(**event) for event in row.pop("events"))
-    return Job(**row, expected_seconds=expected, events=events)
+    spans = _spans(row.pop("done"))
+    return Job(**row, expected_seconds=expected, events=events, spans=spans)
+
+
+def _spans(steps: list[dict[str, Any]]) -> dict[str, tuple[float, float]]:
+    spans: dict[str, tuple[float, float]] = {}
+    for step in steps:
+        begun = datetime.fromisoformat(step["started_at"]).timestamp()
+        first, last = spans.get(step["kind"], (begun, begun))
+        spans[step["kind"]] = min(first, begun), max(last, begun + step["seconds"])
+    return spans
 
 
 def _ask(stack: Stack, script: str) -> Any:

@@ -80,7 +80,7 @@ def _learn(stack: Stack, person: Person, folder: Path) -> tuple[dict[Model, Reci
 
 def stages_of(click: Click, job: Job) -> dict[str, float]:
     """Where the time of a switch went, in seconds; all stages together are what its asker waited."""
-    spans = {kind: job.span(kind) for kind in job.kinds}
+    spans = job.spans
     first, last = min(start for start, _ in spans.values()), max(end for _, end in spans.values())
     worked = {kind: end - start for kind, (start, end) in spans.items()}
     between = last - first - sum(worked.values())

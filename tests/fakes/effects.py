@@ -45,9 +45,9 @@ class RecordingEffects:
 
     @property
     def texts(self) -> list[str]:
-        """What was told, each once in a row."""
-        told = [report.text for report in self.reports]
-        return [text for before, text in zip(["", *told], told, strict=False) if text != before]
+        """What was told, each once in a row of the same step."""
+        told = [(report.index, report.text) for report in self.reports]
+        return [new[1] for before, new in zip([(-1, ""), *told], told, strict=False) if new != before]
 
     def _note(self, call: str) -> None:
         self.calls.append(call)

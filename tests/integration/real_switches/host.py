@@ -182,12 +182,13 @@ def wait_for(job: SwitchJob, condition: Callable[[SwitchJob], bool]) -> None:
 
 
 @contextmanager
-def when_step_begins(job: SwitchJob, kind: str, act: Callable[[], None]) -> Iterator[None]:
-    """Meanwhile, the moment everybody is told that such a step of the job has begun, `act` is called, once, by the job's thread."""
+def when_told(job: SwitchJob, kind: str, act: Callable[[], None], *, words: str = "") -> Iterator[None]:
+    """Meanwhile, the moment everybody is told of such a step of the job, in these words, `act` is called, once, by the job's thread."""
     is_done = threading.Event()
 
     def look(instance: SwitchEvent, **_: Any) -> None:
-        if instance.job_id == job.pk and instance.step_kind == kind and not is_done.is_set():
+        is_meant = instance.job_id == job.pk and instance.step_kind == kind and words in instance.text
+        if is_meant and not is_done.is_set():
             is_done.set()
             transaction.on_commit(act)
 
@@ -196,7 +197,7 @@ def when_step_begins(job: SwitchJob, kind: str, act: Callable[[], None]) -> Iter
         yield
     finally:
         post_save.disconnect(look, sender=SwitchEvent)
-    assert is_done.is_set(), f"no {kind} step began"
+    assert is_done.is_set(), f"nothing was told of a {kind} step: {words}"
 
 
 def set_policy(**fields: Any) -> None:

@@ -13,7 +13,7 @@ from gantry.runtimes import llama_shim
 from gantry.runtimes.llama_instance import InstanceFolder
 from models_admin.models import ModelDefinition, ModelInstance, SwitchJob
 from tests.integration.real_switches.held import ending_when_asked
-from tests.integration.real_switches.host import Host, run, wait_for, when_step_begins
+from tests.integration.real_switches.host import Host, run, wait_for, when_told
 from tests.integration.real_switches.talking import talking
 
 pytestmark = [pytest.mark.llama, pytest.mark.django_db(transaction=True)]
@@ -61,7 +61,7 @@ def test_while_an_answer_is_drained(host: Host, held: ModelDefinition, member: U
 def test_while_the_former_model_is_unloaded(host: Host, former: ModelDefinition, held: ModelDefinition) -> None:
     host.leave_room_for_one_of(held, former)
     pid, job = host.pid(former), host.ask(held)
-    with ending_when_asked(host.state_dir), when_step_begins(job, "unload", lambda: host.cancel(job)):
+    with ending_when_asked(host.state_dir), when_told(job, "unload", lambda: host.cancel(job)):
         run(job)
     assert_cancelled(job)
     assert_put_back(job, former)
@@ -88,14 +88,17 @@ def test_while_the_target_gives_its_first_token(host: Host, former: ModelDefinit
     host.leave_room_for_one_of(target, former)
     job = host.ask(target)
 
-    def freeze_and_cancel() -> None:
+    def freeze() -> None:
         row = ModelInstance.objects.get(model=target)
         server = InstanceFolder.of(host.state_dir, str(row.instance_id)).child
         assert server is not None
         server.send(signal.SIGSTOP)
-        host.cancel(job)
 
-    with ending_when_asked(host.state_dir), when_step_begins(job, "verify", freeze_and_cancel):
+    with (
+        ending_when_asked(host.state_dir),
+        when_told(job, "load", freeze, words="is loaded"),
+        when_told(job, "verify", lambda: host.cancel(job), words="Asking"),  # for the token does not come at once
+    ):
         run(job)
     assert_cancelled(job)
     assert_put_back(job, former)

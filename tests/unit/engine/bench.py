@@ -151,7 +151,8 @@ class Bench:
         )
 
     def cancel_at(self, text: str) -> None:
-        """Somebody cancels as soon as this is told."""
+        """Somebody cancels as soon as this is told. A first token takes its time then: one that comes at once is not announced."""
+        self.world.verify_seconds = 0.3
         self.effects.cancel_when = lambda: any(text in report.text for report in self.effects.reports)
 
     def when_unloading(self, action: Callable[[str], None]) -> None:

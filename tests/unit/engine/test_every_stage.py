@@ -130,7 +130,7 @@ def reach(bench: Bench, stage: str) -> None:
     elif stage == "load":
         bench.world.load_seconds = 0.1
     elif stage == "verify":
-        bench.world.verify_seconds = 0.5
+        bench.world.verify_seconds = 0.3
 
 
 def break_at(bench: Bench, stage: str) -> None:
@@ -170,7 +170,7 @@ def test_former_model_serves_again_before_the_target_goes(bench: Bench) -> None:
 
 def test_target_that_does_not_go_after_a_cancel_fails_the_job(bench: Bench) -> None:
     bench.world.stuck_unloads.add("new")
-    bench.world.verify_seconds = 0.5
+    bench.world.verify_seconds = 0.3
     bench.cancel_at("Asking New for a first token")
     outcome = bench.run()
     assert (outcome.state, outcome.error_code) == (JobState.FAILED, ErrorCode.UNLOAD_FAILED)

@@ -32,18 +32,11 @@ def test_cancel_leaves_a_first_token_that_does_not_come(bench: Bench) -> None:
             assert not thread.is_alive()
 
 
-def test_first_token_that_comes_at_once_is_not_announced_before(bench: Bench) -> None:
-    told_when_asked: list[str] = []
-    original = bench.null.verify
-
-    def verify(instance_id: str) -> object:
-        told_when_asked.extend(bench.effects.texts)
-        return original(instance_id)
-
-    bench.null.verify = verify  # type: ignore[method-assign,assignment]
+def test_first_token_that_comes_at_once_is_told_when_it_is_there(bench: Bench) -> None:
     bench.run()
-    assert "Asking New for a first token" in bench.effects.texts
-    assert "Asking New for a first token" not in told_when_asked
+    assert "Asking New for a first token" not in bench.effects.texts
+    assert "New answers" in bench.effects.texts
+    assert bench.effects.states[-1] == JobState.WARMING
 
 
 def test_first_token_that_takes_a_while_is_announced_while_it_is_waited_for(bench: Bench) -> None:
@@ -58,6 +51,19 @@ def test_first_token_that_takes_a_while_is_announced_while_it_is_waited_for(benc
 
     bench.null.verify = verify  # type: ignore[method-assign,assignment]
     assert bench.run().state == JobState.SUCCEEDED
+
+
+def test_steps_that_are_not_announced_are_timed_all_the_same(bench: Bench) -> None:
+    original = bench.null.verify
+
+    def verify(instance_id: str) -> object:
+        bench.effects.sleep(3.0)
+        return original(instance_id)
+
+    bench.null.verify = verify  # type: ignore[method-assign,assignment]
+    bench.run()
+    (told,) = [report for report in bench.effects.reports if report.text == "New answers"]
+    assert 3.0 <= told.seconds < 4.0
 
 
 def test_stalled_load_ends_with_its_own_code(bench: Bench) -> None:
