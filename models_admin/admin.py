@@ -62,7 +62,8 @@ class ModelDefinitionAdmin(ModelAdmin):  # type: ignore[misc]  # unfold ships no
         fieldsets = super().get_fieldsets(request, obj)
         if obj is None:
             return [one for one in fieldsets if one[1]["fields"] != ("need",)]
-        if obj.devices or takes_devices(obj.runtime):  # what is there can be taken away
+        # Where there is nothing to choose from it is not asked; what is there can be taken away.
+        if obj.devices or (takes_devices(obj.runtime) and obj.runtime.pool.devices):
             return fieldsets
         hidden = {"fields": ("parameters", "extra_args")}
         return [(title, hidden if "devices" in one["fields"] else one) for title, one in fieldsets]

@@ -134,8 +134,9 @@ def _check_devices(values: Mapping[str, Any]) -> list[tuple[str, str]]:
     if not takes_devices(runtime):
         return [("devices", _PLACES_ITSELF.get(runtime.kind, "must be empty: this server chooses by itself"))]
     there = [device["id"] for device in runtime.pool.devices]
+    choice = f"there are: {', '.join(there)}" if there else "it has none to choose from, so leave this empty"
     return [
-        ("devices", f"there is no device {device} on {runtime.pool.host}; there are: {', '.join(there) or 'none'}")
+        ("devices", f"there is no device {device} on {runtime.pool.host}; {choice}")
         for device in devices
         if device not in there
     ]

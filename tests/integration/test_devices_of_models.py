@@ -120,6 +120,13 @@ def test_devices_of_a_model_file_that_cannot_be_used_are_refused(
     assert words in message
 
 
+def test_host_without_devices_says_so(pool: MemoryPool) -> None:
+    pool.devices = []
+    pool.save()
+    [(_, message)] = errors_of(runtime_of(pool, "llama_server", OWN), [FIRST])
+    assert message == f"there is no device {FIRST} on local; it has none to choose from, so leave this empty"
+
+
 def test_form_takes_devices_and_tells_what_is_wrong_with_them(pool: MemoryPool) -> None:
     model = make_model(runtime_of(pool, "llama_server", OWN), model_id="m", path="")
     form = ModelDefinitionForm({**model_to_dict(model), "tags": "", "devices": f"{FIRST}, GPU-gone"}, instance=model)
@@ -146,3 +153,13 @@ def test_page_has_the_field_where_the_server_can_be_told_or_something_is_to_be_t
     client.force_login(admin_person)
     page = client.get(model.get_absolute_url()).content.decode()
     assert ('name="devices"' in page) == is_there
+
+
+def test_page_does_not_ask_for_devices_where_there_are_none(
+    client: Client, pool: MemoryPool, admin_person: User
+) -> None:
+    pool.devices = []
+    pool.save()
+    model = make_model(runtime_of(pool, "llama_server", OWN), model_id="m")
+    client.force_login(admin_person)
+    assert 'name="devices"' not in client.get(model.get_absolute_url()).content.decode()
