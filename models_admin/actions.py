@@ -14,8 +14,10 @@ from django.utils import timezone
 
 from gantry import live
 from gantry.live import JobSnapshot
+from gantry.modelfiles.sampling import validate_sampling
 from gantry.planning.states import TERMINAL_STATES, JobKind, JobState
 from gantry.planning.types import SwitchPlan
+from gantry.runtimes.typed_fields import ParameterInvalid
 from models_admin import audit, job_moves, job_requests, load_checks, plans
 from models_admin.actor import Actor
 from models_admin.exceptions import (
@@ -158,12 +160,12 @@ def request_call(
 
     Args:
         messages: {role, content} each, at least one.
-        sampling: temperature, max_tokens … of an OpenAI chat request, beside the model's own defaults.
+        sampling: temperature, max_tokens … as a model's own defaults are given, beside these.
 
     Raises:
-        InvalidRequest: the messages make no sense.
+        InvalidRequest: the messages or the sampling make no sense.
     """
-    options = {"messages": _checked(messages), "sampling": dict(sampling or {})}
+    options = {"messages": _checked(messages), "sampling": _checked_sampling(sampling or {})}
     return job_requests.request(
         _wish(model, JobKind.CALL), actor=actor, consent=Consent(unloads=plan_was_shown), options=options
     )
@@ -247,6 +249,15 @@ def _checked(messages: Sequence[Mapping[str, str]]) -> list[dict[str, str]]:
             [("messages", "must be a list of {role, content}; role is system, user or assistant")],
         )
     return wanted
+
+
+def _checked_sampling(sampling: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        validate_sampling(sampling)
+    except ParameterInvalid as exc:
+        errors = [(f"sampling.{name}", message) for name, message in exc.errors]
+        raise InvalidRequest("The sampling cannot be used.", errors) from exc
+    return dict(sampling)
 
 
 __all__ = [

@@ -53,7 +53,8 @@ class JobIn(Wanted):
     )
     messages: list[Message] = Field(default_factory=list, max_length=1000, description="For call: at least one.")
     sampling: dict[str, Any] = Field(
-        default_factory=dict, description="For call: temperature, max_tokens … beside the model's own defaults."
+        default_factory=dict,
+        description="For call: temperature, top_p, top_k, min_p, repeat_penalty, max_tokens, stop, beside the model's own defaults.",
     )
 
 

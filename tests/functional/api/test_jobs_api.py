@@ -24,6 +24,11 @@ from tests.functional.api.conftest import MakeProgram, Program, code_of, fields_
 pytestmark = pytest.mark.django_db
 
 
+def _call(**sampling: object) -> dict[str, Any]:
+    messages = [{"role": "user", "content": "Hi"}]
+    return {"kind": "call", "model_id": "acme/other", "messages": messages, "sampling": sampling}
+
+
 def test_switch_is_accepted_joined_and_not_needed(
     admin: Program, operator: Program, small: ModelDefinition, other: ModelDefinition
 ) -> None:
@@ -121,6 +126,9 @@ def test_what_does_not_fit_comes_with_figures_and_ways_out(
         ({"kind": "unload_all", "model_id": "acme/other"}, "model_id"),
         ({"model_id": "acme/other", "surprise": 1}, "surprise"),
         ({"kind": "call", "model_id": "acme/other", "messages": [{"role": "cat", "content": "x"}]}, "messages.0.role"),
+        (_call(max_tokens=True), "sampling.max_tokens"),
+        (_call(temperature=-1), "sampling.temperature"),
+        (_call(model="another"), "sampling.model"),
     ],
 )
 def test_wrong_wish_is_named(body: dict[str, Any], field: str, admin: Program, other: ModelDefinition) -> None:
