@@ -14,7 +14,7 @@ Figures = Mapping[str, Any]
 
 _LABELS = {
     "gantry_seconds": "Gantry, click to page",
-    "gantry_seconds_by_rows": "Gantry, by the job's row",
+    "gantry_seconds_to_token": "Gantry, click to token",
     "bare_seconds": "bare script",
 }
 _OTHERS = {"status": status.lines, "fanout": fanout.lines, "audit": audit_pages.lines}
@@ -59,7 +59,10 @@ def _switches(figures: Figures) -> Iterator[str]:
         yield f"    {'ratio':24} {direction['ratio']:7.3f}"
     both = figures["round_seconds"]
     yield f"  both together: {both['gantry']:.3f} s, bare {both['bare']:.3f} s"
-    yield f"  ratio {figures['ratio']:.3f} (by rows {figures['ratio_by_rows']:.3f}); aim: {figures['aim']} or less"
+    yield (
+        f"  ratio {figures['ratio']:.3f} until the page says so, {figures['ratio_to_token']:.3f} until the first token, "
+        f"with which the script ends; aim: {figures['aim']} or less"
+    )
     yield from ("", *_stages(list(figures["directions"].values())))
 
 

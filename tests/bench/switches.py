@@ -94,21 +94,26 @@ def stages_of(click: Click, job: Job) -> dict[str, float]:
     }
 
 
+def to_token(click: Click, job: Job) -> float:
+    """Seconds until the model has given its first token, which is where the bare script ends; what follows is the telling."""
+    return job.spans["verify"][1] - click.asked_at
+
+
 def _figures(pairs: list[Pair], jobs: dict[int, Job]) -> dict[str, Any]:
     """By target, for the two take so differently long that a median over both says nothing; and a whole round from those."""
     directions = {
         to: _direction([pair for pair in pairs if pair.to == to], jobs) for to in dict.fromkeys(p.to for p in pairs)
     }
-    gantry, rows, bare = (
+    gantry, token, bare = (
         sum(figures[key]["median"] for figures in directions.values())
-        for key in ("gantry_seconds", "gantry_seconds_by_rows", "bare_seconds")
+        for key in ("gantry_seconds", "gantry_seconds_to_token", "bare_seconds")
     )
     return {
         "count": len(pairs),
         "directions": directions,
-        "round_seconds": {"gantry": round(gantry, 4), "gantry_by_rows": round(rows, 4), "bare": round(bare, 4)},
+        "round_seconds": {"gantry": round(gantry, 4), "gantry_to_token": round(token, 4), "bare": round(bare, 4)},
         "ratio": round(gantry / bare, 4),
-        "ratio_by_rows": round(rows / bare, 4),
+        "ratio_to_token": round(token / bare, 4),
         "aim": AIM,
         "pairs": [
             {
@@ -129,7 +134,7 @@ def _direction(pairs: list[Pair], jobs: dict[int, Job]) -> dict[str, Any]:
     return {
         "count": len(pairs),
         "gantry_seconds": spread(gantry),
-        "gantry_seconds_by_rows": spread([row.finished_at - row.created_at for row in rows]),
+        "gantry_seconds_to_token": spread([to_token(pair.gantry, row) for pair, row in zip(pairs, rows, strict=True)]),
         "bare_seconds": spread(bare),
         "ratio": round(median(gantry) / median(bare), 4),
         "stages": {
