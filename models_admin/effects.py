@@ -137,7 +137,7 @@ class DatabaseEffects:
     def instance_loading(self, request: LoadRequest) -> None:
         """Write the record before the process exists."""
         model = ModelDefinition.objects.get(model_id=request.model_id)
-        self._free_before = self.free_bytes()
+        self._free_before = self.free_bytes() if self._shows_what_is_taken else 0
         with transaction.atomic():
             ModelInstance.objects.filter(model=model).delete()
             ModelInstance.objects.create(
@@ -255,7 +255,11 @@ class DatabaseEffects:
 
     def _taken_from_pool(self) -> int:
         """What the load took, where the memory itself shows it: on GPUs, whoever's process it is."""
-        return max(0, self._free_before - self.free_bytes()) if self._job.pool.kind == "nvml" else 0
+        return max(0, self._free_before - self.free_bytes()) if self._shows_what_is_taken else 0
+
+    @property
+    def _shows_what_is_taken(self) -> bool:
+        return self._job.pool.kind == "nvml"
 
     def _reckoned(self, model_id: str) -> int:
         """What it was reckoned to take, or held before it was unloaded: better than nothing where nobody can look."""

@@ -31,7 +31,7 @@ class Steps:
         self._work = work
         self._drain_began_at: float | None = None
         self._free_before_unload: int | None = None
-        self._read_ahead_of: LoadRequest | None = None
+        self._checked: LoadRequest | None = None  # the target's load, until it is made
         self.missing_text = ""  # what of the freed memory did not come back, where that fails nothing
         self._doing: Mapping[StepKind, Callable[[int, PlanStep], None]] = {
             StepKind.DRAIN: self._drain,
@@ -46,7 +46,7 @@ class Steps:
         """What cannot be loaded is refused while everything still stands as it was."""
         request = self._work.effects.load_request(self._work.plan.target_id)
         self._work.runtime.check_load(request)
-        self._read_ahead_of = request
+        self._checked = request
 
     def do(self, index: int, step: PlanStep) -> None:
         """Do one step.
@@ -70,8 +70,8 @@ class Steps:
         if self._drain_began_at is None:
             self._drain_began_at = work.effects.monotonic()
         most = busy = self._busy(step)
-        if busy and self._read_ahead_of and work.is_to_come(StepKind.LOAD, index):
-            work.read_ahead.begin(self._read_ahead_of)
+        if busy and self._checked and work.is_to_come(StepKind.LOAD, index):
+            work.read_ahead.begin(self._checked)
         while busy and not self._is_cut(step, busy):
             work.check_over()
             most = max(most, busy)
@@ -213,7 +213,7 @@ class Steps:
         work.board.start(index, f"Loading {step.model_name}")
         if not work.is_way_back:
             work.free_before_load = work.free_bytes(work.plan.devices)
-        request = work.effects.load_request(step.model_id)
+        request = self._request(step)
         work.effects.instance_loading(request)
         pace = LoadPace(self._usual(step), work.effects.monotonic())
         self._follow(index, step, request, pace)
@@ -221,6 +221,13 @@ class Steps:
         work.fresh = Fresh(step, request.instance_id, seconds, pace.at_quarter_seconds, pace.reading_seconds)
         work.find(request.instance_id)
         work.board.end(index, StepState.DONE, f"{step.model_name} is loaded")
+
+    def _request(self, step: PlanStep) -> LoadRequest:
+        """The target is loaded as it was checked, whatever was changed since; for any other model it is asked now."""
+        checked, self._checked = self._checked, None
+        if checked is not None and checked.model_id == step.model_id:
+            return checked
+        return self._work.effects.load_request(step.model_id)
 
     def _usual(self, step: PlanStep) -> TimeRange:
         """What loads of its model have taken: the plan knows that of its target; of what is put back, the seconds alone."""

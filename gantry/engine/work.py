@@ -100,7 +100,13 @@ class Work:
         """
         instance = find_instance(self.runtime, instance_id)
         if instance is None or not instance.is_alive:
-            raise LoadFailed("It ended right after it was loaded.", log_tail=self.runtime.log_tail(instance_id))
+            is_ours = self.runtime.capabilities.owns_processes
+            how = (
+                "ended right after it was loaded"
+                if is_ours
+                else "is gone already: somebody else unloaded or replaced it"
+            )
+            raise LoadFailed(f"It {how}.", log_tail=self.runtime.log_tail(instance_id))
         return instance
 
     def find_ready(self, model_id: str) -> RunningInstance | None:

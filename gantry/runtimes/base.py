@@ -35,6 +35,7 @@ class Capabilities:
     reports_memory: bool  # `RunningInstance.memory_bytes` is measured
     lists_models: bool = False  # `models` tells what the server offers by itself
     takes_devices: bool = False  # a load can be told on which GPUs it goes (`LoadRequest.devices`)
+    counts_answers: bool = True  # `busy_count` knows of every answer that it gives
     answers_any_name: bool = False  # whatever model a request names, the loaded one answers, under its own name
 
 

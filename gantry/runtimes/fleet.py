@@ -48,7 +48,7 @@ class Fleet:
             runtimes: key, of any kind -> adapter.
             runtime_of: model id -> the key of its runtime.
             owner_of: instance id -> key, as far as the caller knows; who has the others is asked of the runtimes.
-            answers_of: instance id -> how many of its answers the caller knows of, whatever its server tells.
+            answers_of: instance id -> how many of its answers the caller knows of, for servers that do not count them.
             target_id: the model whose runtime's capabilities count; without one, what all of them can do.
 
         Raises:
@@ -140,9 +140,12 @@ class Fleet:
         return owner.verify(instance_id)
 
     def busy_count(self, instance_id: str) -> int:
-        """Ask the runtime that has it, 0 where nobody has it; but no fewer than the caller knows of."""
+        """Ask the runtime that has it, 0 where nobody has it; of one that does not count them, no fewer than the caller knows of."""
         owner = self._owner(instance_id)
-        return max(owner.busy_count(instance_id), self._answers_of(instance_id)) if owner else 0
+        if owner is None:
+            return 0
+        busy = owner.busy_count(instance_id)
+        return busy if owner.capabilities.counts_answers else max(busy, self._answers_of(instance_id))
 
     def log_tail(self, instance_id: str, lines: int = 50) -> tuple[str, ...]:
         """Ask the runtime that has it; nothing where nobody has it."""
@@ -220,6 +223,7 @@ def _common(runtimes: Iterable[Runtime]) -> Capabilities:
         reports_memory=all(one.reports_memory for one in each),
         lists_models=all(one.lists_models for one in each),
         takes_devices=all(one.takes_devices for one in each),
+        counts_answers=all(one.counts_answers for one in each),
         answers_any_name=all(one.answers_any_name for one in each),
     )
 

@@ -7,7 +7,6 @@ One keeper for each server, whether it serves one model or is a router. Everythi
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import subprocess
 import sys
@@ -67,7 +66,7 @@ def start_keeper(folder: InstanceFolder, environment: Mapping[str, str]) -> subp
     """The keeper of a server, with its order."""
     # A router hears of its models by itself, and would take itself for one of another's.
     env = {**environment} if folder.spec.get("is_router") else {**environment, "LLAMA_SERVER_ROUTER_PORT": "1"}
-    order = json.dumps({"folder": str(folder.path), "argv": folder.spec["argv"], "env": env}).encode() + b"\n"
+    order = llama_shim.Order(str(folder.path), folder.spec["argv"], env).encode()
     keeper = _spares.take()
     if keeper is None or not _give(keeper, order):  # somebody may have ended it while it waited
         keeper = _launch()

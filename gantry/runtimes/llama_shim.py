@@ -1,8 +1,8 @@
 """The keeper of one llama-server: starts it, holds its stdin, writes down what it says and how it ends.
 
 Run as a script of its own, `python -S -E -s llama_shim.py`, with the standard library alone, so that it starts in
-milliseconds and stays small. Whom it is to keep comes as one line of JSON on its stdin: {"folder", "argv", "env"}.
-So one can stand ready before it is known for which model; when the line never comes, because whoever was to write it is gone, it ends.
+milliseconds and stays small. Whom it is to keep comes on its stdin (`Order`), so one can stand ready before it is known for
+which model; when the order never comes whole, because whoever was to write it is gone, it ends.
 
 It exists because llama-server tells the progress of a load only to a parent that looks like its own router (environment
 LLAMA_SERVER_ROUTER_PORT and a pipe on stdin), and ends when that pipe closes. A worker that held the pipe would take its models
@@ -14,31 +14,43 @@ llama-server tells), server.log, exit.json (how it ended, once, at the end).
 SIGTERM makes it end llama-server and then itself.
 """
 # pathlib would make the start slower by a third, and these files stay open for life.
-# ruff: noqa: PTH105, PTH118, PTH123, SIM115
+# ruff: noqa: PTH105, PTH118, PTH123, SIM115, E402
 
 from __future__ import annotations
 
-import contextlib
-import json
 import os
-import selectors
-import signal
 import sys
-import time
 
-STATE_PREFIX = b"cmd_child_to_router:state:"  # llama.cpp tools/server/server-models.cpp, builds 10068 to 11434
-EXIT_LINE = b"cmd_router_to_child:exit\n"
-POLITE_SECONDS = 1.0  # for the exit line, which a ready server obeys in about 10 ms unless it answers a request
-INSIST_SECONDS = 0.5  # between SIGTERM and a second one
-KILL_SECONDS = 5.0  # between SIGTERM and SIGKILL
-DRAIN_SECONDS = 0.5  # for what is still in the pipes after the end
-LOG_BYTES = 5_000_000  # at this size a log is moved to server.log.1
-LINE_BYTES = 65_536  # a longer line is cut
-TICK_SECONDS = 0.05  # while something is to end
+
+class Order:
+    """Whom to keep: the instance's folder, and the command and environment of its server.
+
+    Texts, each with a NUL behind it, which none of them holds; before them how many they are.
+    """
+
+    def __init__(self, folder: str, argv: list[str], env: dict[str, str]) -> None:
+        self.folder = folder
+        self.argv = argv
+        self.env = env
+
+    def encode(self) -> bytes:
+        """As it is sent."""
+        texts = [self.folder, str(len(self.argv)), *self.argv, *(text for pair in self.env.items() for text in pair)]
+        return os.fsencode("".join(text + "\0" for text in (str(len(texts)), *texts)))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Order | None:
+        """As it was sent; None when it is not whole."""
+        count, *texts = os.fsdecode(data).split("\0")
+        if not texts or texts.pop() or len(texts) != int(count):
+            return None
+        folder, length, *rest = texts
+        argv, pairs = rest[: int(length)], rest[int(length) :]
+        return cls(folder, argv, dict(zip(pairs[::2], pairs[1::2], strict=True)))
 
 
 class Start:
-    """The server, just started in a process group of its own, and our ends of its pipes."""
+    """The server, just started in a process group of its own, and our ends of its pipes. Needs `os` alone."""
 
     def __init__(self, folder: str, argv: list[str], env: dict[str, str]) -> None:
         """Start it; `failure` says why that did not work."""
@@ -71,6 +83,45 @@ def read_key(folder: str) -> str:
     """The key that the server is to ask for."""
     with open(os.path.join(folder, "api_key"), encoding="ascii") as file:
         return file.read().strip()
+
+
+def settle_in(folder: str) -> None:
+    """Live in the folder, with no stdin; what goes wrong from here on is told in the server's log."""
+    os.chdir(folder)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    log = os.open("server.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    for end, number in ((nothing, 0), (log, 1), (log, 2)):
+        os.dup2(end, number)
+    os.close(nothing)
+    os.close(log)
+
+
+order: Order | None = None
+started: Start | None = None
+if __name__ == "__main__":
+    os.umask(0o077)
+    order = Order.decode(sys.stdin.buffer.read())
+    if order is None:
+        os._exit(0)
+    settle_in(order.folder)
+    started = Start(order.folder, order.argv, order.env)
+
+# After the start: importing these takes longer than the interpreter to come up, and the server needs none of them.
+import contextlib
+import json
+import selectors
+import signal
+import time
+
+STATE_PREFIX = b"cmd_child_to_router:state:"  # llama.cpp tools/server/server-models.cpp, builds 10068 to 11434
+EXIT_LINE = b"cmd_router_to_child:exit\n"
+POLITE_SECONDS = 1.0  # for the exit line, which a ready server obeys in about 10 ms unless it answers a request
+INSIST_SECONDS = 0.5  # between SIGTERM and a second one
+KILL_SECONDS = 5.0  # between SIGTERM and SIGKILL
+DRAIN_SECONDS = 0.5  # for what is still in the pipes after the end
+LOG_BYTES = 5_000_000  # at this size a log is moved to server.log.1
+LINE_BYTES = 65_536  # a longer line is cut
+TICK_SECONDS = 0.05  # while something is to end
 
 
 def read_start(pid: int) -> int | None:
@@ -297,36 +348,12 @@ class Keeper:
             os.killpg(self.child.pid, number)
 
 
-def main() -> None:
-    """Wait for the order, and carry it out."""
-    os.umask(0o077)
-    line = sys.stdin.buffer.readline()
-    if not line.endswith(b"\n"):  # whoever was to write it is gone, perhaps in the midst of it
-        return
-    order = json.loads(line)
-    folder = order["folder"]
-    settle_in(folder)
-    started = Start(folder, order["argv"], order["env"])
+if order is not None and started is not None:
     try:
-        keeper = Keeper(folder, started)
+        keeper = Keeper(order.folder, started)
     except OSError:  # its folder is gone already: nobody would ever find the server
         if started.pid:
             os.killpg(started.pid, signal.SIGKILL)
         raise
     keeper.run()
-
-
-def settle_in(folder: str) -> None:
-    """Live in the folder, with no stdin; what goes wrong here is told in the server's log."""
-    os.chdir(folder)
-    nothing = os.open(os.devnull, os.O_RDONLY)
-    log = os.open("server.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-    for end, number in ((nothing, 0), (log, 1), (log, 2)):
-        os.dup2(end, number)
-    os.close(nothing)
-    os.close(log)
-
-
-if __name__ == "__main__":
-    main()
     os._exit(0)  # all is written; somebody waits for the end, and taking an interpreter down takes longer than that

@@ -64,6 +64,7 @@ class TabbyRuntime:
         owns_processes=False,
         reports_memory=False,
         lists_models=True,
+        counts_answers=False,
         answers_any_name=True,
     )
 

@@ -6,7 +6,9 @@ import pytest
 
 from gantry.engine.runner import Limits
 from gantry.planning.states import DrainAction, ErrorCode, JobState, LoadOrder
+from gantry.runtimes.base import LoadRequest
 from gantry.runtimes.exceptions import RuntimeAway
+from gantry.runtimes.null import Failure
 from tests.unit.engine.bench import Bench
 
 
@@ -98,16 +100,31 @@ def test_file_is_read_ahead_while_answers_drain_and_no_longer_when_the_load_begi
     bench.world.busy_next["old"] = [1, 1]
     bench.world.prefetch_seconds = 60.0
     ended_before: list[list[str]] = []
-    loading = bench.effects.load_request
+    loading = bench.effects.instance_loading
 
-    def load_request(model_id: str):  # type: ignore[no-untyped-def]
+    def instance_loading(request: LoadRequest) -> None:
         ended_before.append(list(bench.world.prefetches_ended))
-        return loading(model_id)
+        loading(request)
 
-    bench.effects.load_request = load_request  # type: ignore[method-assign]
+    bench.effects.instance_loading = instance_loading  # type: ignore[method-assign]
     assert bench.run().state == JobState.SUCCEEDED
     assert bench.world.prefetched == ["new"]
-    assert ended_before == [[], ["cancelled"]]  # asked before the check, and before the load
+    assert ended_before == [["cancelled"]]
+
+
+def test_target_is_loaded_as_it_was_checked(bench: Bench) -> None:
+    checked: list[LoadRequest] = []
+    loaded: list[LoadRequest] = []
+    bench.null.check_load = checked.append  # type: ignore[method-assign]
+    bench.effects.instance_loading = loaded.append  # type: ignore[method-assign]
+    bench.run()
+    assert loaded == checked
+
+
+def test_what_is_put_back_is_asked_for_anew(bench: Bench) -> None:
+    bench.world.failures["new"] = Failure()
+    bench.run()
+    assert bench.held == ["old"]
 
 
 def test_nothing_is_read_ahead_when_nobody_has_to_be_waited_for(bench: Bench) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gantry.runtimes import llama_shim
+from gantry.runtimes.llama_shim import Order
 
 READY = """echo 'cmd_child_to_router:state:{"state":"ready"}'"""
 KEY = "the-secret-key-1234"
@@ -22,10 +23,10 @@ def wait_for_order(shim: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen([sys.executable, "-S", "-E", "-s", str(shim)], stdin=subprocess.PIPE, cwd="/")
 
 
-def tell(keeper: subprocess.Popen[bytes], text: str) -> None:
+def tell(keeper: subprocess.Popen[bytes], order: bytes) -> None:
     assert keeper.stdin is not None
     with keeper.stdin as pipe:
-        pipe.write(text.encode())
+        pipe.write(order)
 
 
 class Kept:
@@ -36,7 +37,7 @@ class Kept:
         (folder / "api_key").write_text(KEY)
         env = {"PATH": "/usr/bin:/bin", "LLAMA_SERVER_ROUTER_PORT": "1"}
         self.process = wait_for_order(shim)
-        tell(self.process, json.dumps({"folder": str(folder), "argv": argv, "env": env}) + "\n")
+        tell(self.process, Order(str(folder), argv, env).encode())
 
     def text(self, name: str) -> str:
         path = self.folder / name
@@ -161,8 +162,8 @@ def test_log_is_kept_small(start: Start) -> None:
     assert kept.text("server.log").splitlines()[-1] == "line 299"
 
 
-@pytest.mark.parametrize("said", ["", '{"folder": "/", "argv": ["/bin/sh", "-c"'])
-def test_keeper_whose_order_never_comes_whole_ends_and_starts_nothing(said: str) -> None:
+@pytest.mark.parametrize("said", [b"", b"1", b"4\x00/\x00", Order("/", ["/bin/true"], {"A": "b"}).encode()[:-1]])
+def test_keeper_whose_order_never_comes_whole_ends_and_starts_nothing(said: bytes) -> None:
     keeper = wait_for_order(Path(str(llama_shim.__file__)))
     tell(keeper, said)
     assert keeper.wait(10) == 0
@@ -171,6 +172,13 @@ def test_keeper_whose_order_never_comes_whole_ends_and_starts_nothing(said: str)
 def test_keeper_lives_in_the_folder_and_tells_its_own_faults_in_the_log(tmp_path: Path) -> None:
     keeper = wait_for_order(Path(str(llama_shim.__file__)))
     # No api_key lies there: whoever wanted it has begun to take the folder away.
-    tell(keeper, json.dumps({"folder": str(tmp_path), "argv": ["/bin/true"], "env": {}}) + "\n")
+    tell(keeper, Order(str(tmp_path), ["/bin/true"], {}).encode())
     assert keeper.wait(10) == 1
     assert "api_key" in (tmp_path / "server.log").read_text()
+
+
+def test_order_arrives_as_it_was_sent() -> None:
+    order = Order("/tmp/größe", ["/bin/sh", "-c", "", "line\nline"], {"A": "1=2", "EMPTY": ""})
+    told = Order.decode(order.encode())
+    assert told is not None
+    assert (told.folder, told.argv, told.env) == (order.folder, order.argv, order.env)
