@@ -115,8 +115,8 @@ def test_file_is_read_ahead_while_answers_drain_and_no_longer_when_the_load_begi
 def test_target_is_loaded_as_it_was_checked(bench: Bench) -> None:
     checked: list[LoadRequest] = []
     loaded: list[LoadRequest] = []
-    bench.null.check_load = checked.append  # type: ignore[method-assign]
-    bench.effects.instance_loading = loaded.append  # type: ignore[method-assign]
+    bench.null.check_load = checked.append  # type: ignore[method-assign,assignment]
+    bench.effects.instance_loading = loaded.append  # type: ignore[method-assign,assignment]
     bench.run()
     assert loaded == checked
 
