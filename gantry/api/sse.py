@@ -54,6 +54,7 @@ class JobUpdate:
 
     event: JobEvent
     job: JobSnapshot
+    is_followed: bool = False  # another one was read with it, and comes at once
 
     @property
     def is_last(self) -> bool:
@@ -108,15 +109,23 @@ async def follow_job(
 async def follow_as_text(
     updates: AsyncGenerator[JobUpdate | None], keep_alive: str = KEEP_ALIVE
 ) -> AsyncGenerator[str]:
-    """A job's events as the API writes them: `progress` for each, and `end`, which carries the whole job."""
+    """A job's events as the API writes them: `progress` for each, and `end`, which carries the whole job.
+
+    What was read together is one piece: each costs the server as much as a whole message of a WebSocket.
+    """
+    piece = ""
     async with aclosing(updates):
         async for update in updates:
-            if update is None:
-                yield keep_alive
-            elif update.is_last:
-                yield encode("end", {**update.event, "job": _told(update.job)}, update.event["seq"])
-            else:
-                yield encode("progress", update.event, update.event["seq"])
+            piece += _as_text(update) if update else keep_alive
+            if update is None or not update.is_followed:
+                yield piece
+                piece = ""
+
+
+def _as_text(update: JobUpdate) -> str:
+    if update.is_last:
+        return encode("end", {**update.event, "job": _told(update.job)}, update.event["seq"])
+    return encode("progress", update.event, update.event["seq"])
 
 
 async def while_allowed(
@@ -167,7 +176,8 @@ def _read(job_id: int, seen: int) -> _Look:
     if job is None:
         return [], None
     snapshot = job_snapshot(job)
-    return [JobUpdate(_event(event), snapshot) for event in events], snapshot
+    last = len(events) - 1
+    return [JobUpdate(_event(event), snapshot, index < last) for index, event in enumerate(events)], snapshot
 
 
 def _told(job: JobSnapshot) -> dict[str, object]:

@@ -142,7 +142,9 @@ async def test_job_whose_row_is_gone_ends_the_stream(job: SwitchJob) -> None:
 
 async def test_text_is_written_as_the_standard_says(job: SwitchJob) -> None:
     await end(job)
-    text = [piece async for piece in sse.follow_as_text(sse.follow_job(job.pk, after=2))]
+    pieces = [piece async for piece in sse.follow_as_text(sse.follow_job(job.pk, after=2))]
+    assert len(pieces) == 1  # read together, sent together
+    text = [f"{event}\n\n" for event in pieces[0].split("\n\n")[:-1]]
     assert text[0].startswith('id: 3\nevent: progress\ndata: {"seq": 3, ')
     assert text[1].startswith('id: 4\nevent: end\ndata: {"seq": 4, ')
     assert all(piece.endswith("}\n\n") and piece.count("\n") == 4 for piece in text)
