@@ -63,10 +63,9 @@ class DatabaseEffects:
         """Whether another job takes over from this one."""
         return SwitchJob.objects.filter(pk=self._job.pk, superseded_by__isnull=False).exists()
 
-    def enter(self, state: JobState, text: str) -> None:
+    def enter(self, state: JobState) -> None:
         """The job goes into a state: kept and told with its next report, which comes at once or with more to tell."""
         self._entering = state
-        self._job.stage_text = text
 
     def add_steps(self, steps: Sequence[PlanStep]) -> None:
         """The plan grew."""

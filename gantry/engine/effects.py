@@ -56,7 +56,7 @@ class Effects(Protocol):
         """Whether the cancel came because another job takes over: then nothing is put back, the other one decides."""
         ...
 
-    def enter(self, state: JobState, text: str) -> None:
+    def enter(self, state: JobState) -> None:
         """The job goes into a state; it may be kept and told with the next report."""
         ...
 

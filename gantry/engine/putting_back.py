@@ -173,7 +173,7 @@ class WayBack:
             return None
         work.fresh = None
         index = work.board.extend([PlanStep(StepKind.UNLOAD, fresh.step.model_id, fresh.step.model_name, "", 0.0)])
-        work.effects.enter(JobState.UNLOADING, f"Unloading {fresh.step.model_name}")
+        work.effects.enter(JobState.UNLOADING)
         work.board.start(index, f"Unloading {fresh.step.model_name}")
         if fresh.is_verified:
             work.effects.instance_unloading(fresh.instance_id)

@@ -65,7 +65,7 @@ class Steps:
         One time limit for all drains of a plan: a model that is drained later has had the time of the earlier ones too.
         """
         work = self._work
-        work.effects.enter(JobState.DRAINING, f"Letting {step.model_name} finish")
+        work.effects.enter(JobState.DRAINING)
         work.board.begin(index)
         if self._drain_began_at is None:
             self._drain_began_at = work.effects.monotonic()
@@ -112,7 +112,7 @@ class Steps:
 
     def _unload(self, index: int, step: PlanStep) -> None:
         work = self._work
-        work.effects.enter(JobState.UNLOADING, f"Unloading {step.model_name}")
+        work.effects.enter(JobState.UNLOADING)
         work.board.start(index, f"Unloading {step.model_name}")
         if work.is_activated:
             work.is_settled = True  # the target serves already; from here on there is nothing left to go back to
@@ -209,7 +209,7 @@ class Steps:
     def _load(self, index: int, step: PlanStep) -> None:
         work = self._work
         work.read_ahead.end()
-        work.effects.enter(JobState.LOADING, f"Loading {step.model_name}")
+        work.effects.enter(JobState.LOADING)
         work.board.start(index, f"Loading {step.model_name}")
         if not work.is_way_back:
             work.free_before_load = work.free_bytes(work.plan.devices)
@@ -265,7 +265,7 @@ class Steps:
             raise LoadFailed(f"{step.model_name} vanished before it could be tried.")
         began_at = work.effects.monotonic()
         work.board.begin(index)
-        work.effects.enter(JobState.WARMING, f"Trying {step.model_name}")
+        work.effects.enter(JobState.WARMING)
         trial: Aside[Verification] = Aside(lambda: work.runtime.verify(fresh.instance_id), "verify")
         # Most give a token before anybody could read that they are asked for one, and showing it would be in their way.
         if not trial.is_done(UNTOLD_SECONDS):
@@ -289,7 +289,7 @@ class Steps:
     def _call(self, index: int, step: PlanStep) -> None:
         """The one call of a call job. Afterwards a cancel has nothing to stop any more: everything is put back anyway."""
         work = self._work
-        work.effects.enter(JobState.WARMING, f"Asking {step.model_name}")
+        work.effects.enter(JobState.WARMING)
         work.board.start(index, f"{step.model_name} is answering")
         work.effects.call(self._whom_to_call(step), work.is_over)
         work.is_settled = True

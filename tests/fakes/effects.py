@@ -71,7 +71,7 @@ class RecordingEffects:
     def is_superseded(self) -> bool:
         return self.superseded_when()
 
-    def enter(self, state: JobState, text: str) -> None:
+    def enter(self, state: JobState) -> None:
         if not self.states or self.states[-1] != state:
             self.states.append(state)
 
