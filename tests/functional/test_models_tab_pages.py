@@ -44,12 +44,6 @@ PLAN = {
 
 
 @pytest.fixture
-def signed_in(client: Client, admin_person: User) -> Client:
-    client.force_login(admin_person)
-    return client
-
-
-@pytest.fixture
 def other(null_runtime: Runtime) -> ModelDefinition:
     return make_model(null_runtime, model_id="other", name="Other")
 

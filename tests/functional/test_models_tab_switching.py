@@ -33,12 +33,6 @@ def other(null_runtime: Runtime) -> ModelDefinition:
     return make_model(null_runtime, model_id="other", name="Other", size_bytes=500 * MB)
 
 
-@pytest.fixture
-def signed_in(client: Client, admin_person: User) -> Client:
-    client.force_login(admin_person)
-    return client
-
-
 def test_dialog_tells_the_plan_and_its_button_what_it_does(
     signed_in: Client, small: ModelDefinition, other: ModelDefinition
 ) -> None:

@@ -19,12 +19,6 @@ HTMX = {"HX-Request": "true"}
 
 
 @pytest.fixture
-def signed_in(client: Client, admin_person: User) -> Client:
-    client.force_login(admin_person)
-    return client
-
-
-@pytest.fixture
 def active(null_runtime: Runtime) -> ModelDefinition:
     """Holds 600 MB of the 1 GiB."""
     model = make_model(null_runtime, model_id="small", name="Small", size_bytes=500 * MB, is_pinned=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import reverse
 
@@ -15,12 +14,6 @@ from models_admin.runtime_access import key_of
 
 KEY = "very-secret-key-1234567890"
 ADD = "admin:models_admin_runtime_add"
-
-
-@pytest.fixture
-def signed_in(client: Client, admin_person: User) -> Client:
-    client.force_login(admin_person)
-    return client
 
 
 def form(pool: MemoryPool, **fields: str) -> dict[str, str]:

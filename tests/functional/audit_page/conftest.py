@@ -3,18 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from django.contrib.auth.models import User
-from django.test import Client
 
 from models_admin.models import ModelDefinition, Runtime
 from tests.audit_rows import fill_audit
 from tests.factories import make_model
-
-
-@pytest.fixture
-def signed_in(client: Client, admin_person: User) -> Client:
-    client.force_login(admin_person)
-    return client
 
 
 @pytest.fixture

@@ -48,12 +48,6 @@ def llama(pool: MemoryPool) -> Runtime:
 
 
 @pytest.fixture
-def signed_in(client: Client, admin_person: User) -> Client:
-    client.force_login(admin_person)
-    return client
-
-
-@pytest.fixture
 def browser(admin_person: User) -> Client:
     return chat_world.signed_in(admin_person)
 
