@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 
 import pytest
 from django.conf import settings
@@ -16,6 +18,7 @@ from tests.factories import make_job
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+TURNS = 5_000
 _HOLDER = """
 import fcntl, sys
 file = open(sys.argv[1], "w")
@@ -23,6 +26,38 @@ fcntl.flock(file, fcntl.LOCK_EX)
 print("held", flush=True)
 sys.stdin.read()
 """
+
+
+@pytest.fixture
+def quick_threads() -> Iterator[None]:
+    """Threads take turns as often as Python can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("quick_threads")
+def test_job_is_not_taken_for_abandoned_in_the_moment_in_which_its_lock_comes_or_goes() -> None:
+    is_over, wrong, looks = threading.Event(), 0, 0
+
+    def look() -> None:
+        nonlocal wrong, looks
+        while not is_over.is_set():
+            wrong += job_locks.is_abandoned(1)
+            looks += 1
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        for _ in range(TURNS):
+            with job_locks.held(1):
+                pass
+    finally:
+        is_over.set()
+        watcher.join()
+    assert looks > TURNS / 10
+    assert wrong == 0
 
 
 def test_job_that_somebody_works_on_is_left_alone(small: ModelDefinition, pool: MemoryPool) -> None:
