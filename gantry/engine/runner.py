@@ -80,14 +80,20 @@ class _Run:
 
     def run(self) -> Outcome:
         try:
-            self._carry_out()
+            self._carry_out_or_let_be()
         except (Interrupted, LoadCancelled):
             return self._after_cancel()
         except RuntimeFault as fault:
             return self._after_failure(fault)
+        return self._after_success()
+
+    def _carry_out_or_let_be(self) -> None:
+        """However it ends, what was begun beside it for a load that did not come is over before anything else is done."""
+        try:
+            self._carry_out()
         finally:
             self._work.read_ahead.end()
-        return self._after_success()
+            self._work.stand_by.drop()
 
     def _carry_out(self) -> None:
         if self._has(StepKind.LOAD):

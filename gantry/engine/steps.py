@@ -120,6 +120,8 @@ class Steps:
             self._free_before_unload = work.free_bytes()
         work.downtime.begin(step.model_id)
         work.effects.instance_unloading(step.instance_id)
+        if self._checked and work.is_to_come(StepKind.LOAD, index):
+            work.stand_by.begin(self._checked)
         try:
             work.runtime.unload(step.instance_id)
         except RuntimeFault:
@@ -174,13 +176,17 @@ class Steps:
             work.plan.devices,
             work.limits.free_seconds,
             is_over=work.is_over,
-            tell=lambda fraction: work.board.move(index, fraction, "Waiting for the memory"),
+            tell=lambda fraction: self._tell_no_room(index, fraction),
         )
         if free < wanted:
             work.check_over()
             short = f"{gigabytes(wanted - free)} are still missing after {work.limits.free_seconds:.0f} s."
             raise RuntimeFault(short, code=ErrorCode.MEMORY_NOT_FREED)
         work.board.end(index, StepState.DONE, f"{gigabytes(free)} are free")
+
+    def _tell_no_room(self, index: int, fraction: float) -> None:
+        self._work.board.move(index, fraction, "Waiting for the memory")
+        self._work.stand_by.no_room()
 
     def _wait_for_return(self, index: int) -> None:
         """Until about what was unloaded has come back. Nothing needs it now, so nothing fails: what is missing is told."""
@@ -216,6 +222,7 @@ class Steps:
         request = self._request(step)
         work.effects.instance_loading(request)
         pace = LoadPace(self._usual(step), work.effects.monotonic())
+        work.stand_by.ready()
         self._follow(index, step, request, pace)
         seconds = work.effects.monotonic() - pace.began_at
         work.fresh = Fresh(step, request.instance_id, seconds, pace.at_quarter_seconds, pace.reading_seconds)

@@ -12,6 +12,8 @@ from gantry.planning.states import ErrorCode
 from gantry.runtimes.base import LoadProgress, LoadRequest, Runtime
 
 POLL_SECONDS = 0.05
+NO_ROOM_SECONDS = 0.5  # after which a load that stands by is in doubt: what is missing may be what it holds itself
+STAND_BY_SECONDS = 5.0  # for what is prepared to be started; far more than that takes
 READ_AHEAD_END_SECONDS = 2.0  # for a read to notice that it is not wanted any more; a disk that hangs is left alone
 
 T = TypeVar("T")
@@ -93,6 +95,40 @@ class ReadAhead:
         self._is_unwanted.set()
         if self._reading is not None:
             self._reading.is_done(READ_AHEAD_END_SECONDS)
+
+
+class StandBy:
+    """A load that is prepared while what has to make room for it goes. It can fail nobody."""
+
+    def __init__(self, runtime: Runtime, effects: Effects) -> None:
+        self._runtime = runtime
+        self._effects = effects
+        self._preparing: Aside[None] | None = None
+        self._waited_since: float | None = None
+
+    def begin(self, request: LoadRequest) -> None:
+        """Start, unless it has been started before."""
+        if self._preparing is None:
+            self._preparing = Aside(lambda: self._runtime.prepare(request), "stand-by")
+
+    def ready(self) -> None:
+        """Return when it stands by: the load may begin."""
+        if self._preparing is not None:
+            self._preparing.is_done(STAND_BY_SECONDS)
+
+    def no_room(self) -> None:
+        """The memory is still not free. After a while it is dropped, in case that is the reason; the load then begins from its beginning."""
+        now = self._effects.monotonic()
+        self._waited_since = self._waited_since or now
+        if now - self._waited_since >= NO_ROOM_SECONDS:
+            self.drop()
+
+    def drop(self) -> None:
+        """End it where no load has taken it over."""
+        if self._preparing is not None:
+            self.ready()
+            self._runtime.drop_prepared()
+            self._preparing = None
 
 
 class StallWatch:

@@ -10,7 +10,7 @@ from gantry.engine.board import Board
 from gantry.engine.downtime import Downtime
 from gantry.engine.effects import Effects
 from gantry.engine.terms import Limits
-from gantry.engine.waiting import ReadAhead
+from gantry.engine.waiting import ReadAhead, StandBy
 from gantry.planning.states import StepKind
 from gantry.planning.types import LoadedModel, PlanStep, SwitchPlan
 from gantry.runtimes.base import RunningInstance, Runtime
@@ -59,6 +59,7 @@ class Work:
         self.board = Board(self.plan.steps, self.effects)
         self.downtime = Downtime(self.effects, [step.model_id for step in self.owed])
         self.read_ahead = ReadAhead(self.runtime)
+        self.stand_by = StandBy(self.runtime, self.effects)
         self._looked_at = float("-inf")
         self._is_superseded = False
 

@@ -167,6 +167,18 @@ class Runtime(Protocol):
         """
         ...
 
+    def prepare(self, request: LoadRequest) -> None:
+        """Bring a load as far as it can come without taking memory for its model; `load` of the same request goes on from there.
+
+        Asked while what has to make room for the model is being unloaded. May do nothing, never raises. What was prepared is no
+        instance: `running` does not tell of it, and it ends with this process.
+        """
+        ...
+
+    def drop_prepared(self) -> None:
+        """End whatever was prepared and not loaded. Never raises."""
+        ...
+
     def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
         """Load a model; yields at each sign of progress and ends after `LoadStage.READY`.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from itertools import chain
 from typing import TypeVar
 
@@ -113,6 +114,16 @@ class Fleet:
         except RuntimeAway:
             return 0
         return runtime.prefetch(request, is_cancelled)
+
+    def prepare(self, request: LoadRequest) -> None:
+        """Let the model's runtime prepare it."""
+        with suppress(RuntimeAway):
+            self._of_model(request.model_id).prepare(request)
+
+    def drop_prepared(self) -> None:
+        """Let all of them drop what they prepared."""
+        for runtime in self._runtimes.values():
+            runtime.drop_prepared()
 
     def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
         """Load on the model's runtime."""

@@ -62,16 +62,40 @@ def ready_keeper() -> None:
     threading.Thread(target=_spares.fill, name="spare-keeper", daemon=True).start()
 
 
-def start_keeper(folder: InstanceFolder, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
-    """The keeper of a server, with its order."""
+def start_keeper(
+    folder: InstanceFolder, environment: Mapping[str, str], *, waits: bool = False
+) -> subprocess.Popen[bytes]:
+    """The keeper of a server, with its order.
+
+    Args:
+        waits: the server is to wait, as far as it can come without its model, until `let_go`; it ends when `dismiss` comes
+            instead, or this process ends.
+    """
     # A router hears of its models by itself, and would take itself for one of another's.
     env = {**environment} if folder.spec.get("is_router") else {**environment, "LLAMA_SERVER_ROUTER_PORT": "1"}
-    order = llama_shim.Order(str(folder.path), folder.spec["argv"], env).encode()
+    order = llama_shim.Order(str(folder.path), folder.spec["argv"], env, waits=waits).encode()
     keeper = _spares.take()
-    if keeper is None or not _give(keeper, order):  # somebody may have ended it while it waited
+    if keeper is None or not _give(keeper, order, is_all=not waits):  # somebody may have ended it while it waited
         keeper = _launch()
-        _give(keeper, order)
+        _give(keeper, order, is_all=not waits)
     return keeper
+
+
+def let_go(folder: InstanceFolder, keeper: subprocess.Popen[bytes]) -> bool:
+    """Let a server that waits go on. False when it did not wait but has ended: nothing is left of it, and nothing was written down."""
+    if not _give(keeper, b"g"):
+        return False
+    _wait_started(folder, keeper)
+    return folder.process is not None
+
+
+def dismiss(keeper: subprocess.Popen[bytes]) -> None:
+    """End a server that waits, and its keeper; returns when they are gone."""
+    _give(keeper, b"")
+    try:
+        keeper.wait(KILL_SECONDS)
+    except subprocess.TimeoutExpired:
+        keeper.kill()  # our own child and not collected yet; its server gets to see no model without its stdin
 
 
 def _launch() -> subprocess.Popen[bytes]:
@@ -90,13 +114,20 @@ def _launch() -> subprocess.Popen[bytes]:
     return keeper
 
 
-def _give(keeper: subprocess.Popen[bytes], order: bytes) -> bool:
-    """Whether it took the order. It gets no other: the pipe is closed."""
+def _give(keeper: subprocess.Popen[bytes], words: bytes, *, is_all: bool = True) -> bool:
+    """Whether it took what it was told. When that is all, the pipe is closed."""
+    pipe = cast("IO[bytes]", keeper.stdin)
+    if pipe.closed:
+        return False
     try:
-        with cast("IO[bytes]", keeper.stdin) as pipe:
-            pipe.write(order)
+        pipe.write(words)
+        pipe.flush()
     except OSError:
         return False
+    finally:
+        if is_all:
+            with contextlib.suppress(OSError):
+                pipe.close()
     return True
 
 

@@ -169,6 +169,12 @@ class LlamaRouterRuntime:
     def _room(self) -> int:
         return free_room([process.pid for process in self._host.processes().values()])
 
+    def prepare(self, request: LoadRequest) -> None:
+        """Nothing: the server that loads it runs already."""
+
+    def drop_prepared(self) -> None:
+        """Nothing."""
+
     def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
         """Have it loaded and follow it until it answers.
 

@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from gantry.planning.states import ErrorCode
@@ -29,12 +30,14 @@ from gantry.runtimes.llama_binary import BinaryUnusableError, Build, ask_build, 
 from gantry.runtimes.llama_client import Health, LlamaClient
 from gantry.runtimes.llama_ending import READY_STATES, check_file, describe_dead, load_failure
 from gantry.runtimes.llama_flags import build_arguments
-from gantry.runtimes.llama_instance import InstanceFolder
+from gantry.runtimes.llama_instance import UNSTARTED_SECONDS, InstanceFolder
 from gantry.runtimes.llama_keeper import (
     LOG_LINES,
     POLL_SECONDS,
+    dismiss,
     end_server,
     is_over,
+    let_go,
     listens,
     ready_keeper,
     start_keeper,
@@ -46,6 +49,19 @@ from gantry.runtimes.registry import RuntimeConfig
 
 TELL_SECONDS = 0.1  # between two figures of a load, and between two looks at whether it is cancelled
 PORT_TRIES = 3
+WAITING_SECONDS = (
+    UNSTARTED_SECONDS / 2
+)  # a server that has waited longer is not used: its folder may be taken for a left-over
+
+
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """A server that waits to be let go."""
+
+    request: LoadRequest
+    folder: InstanceFolder
+    keeper: subprocess.Popen[bytes]
+    began_at: float
 
 
 class LlamaServerRuntime:
@@ -67,6 +83,7 @@ class LlamaServerRuntime:
         self._state_dir = config.state_dir.absolute()
         self._binary = config.binary
         self._client = LlamaClient()
+        self._prepared: dict[str, _Prepared] = {}  # by instance id
 
     # What is there
 
@@ -139,8 +156,22 @@ class LlamaServerRuntime:
         children = (folder.child for folder in InstanceFolder.all_in(self._state_dir))
         return free_room([child.pid for child in children if child is not None and child.is_alive])
 
+    def prepare(self, request: LoadRequest) -> None:
+        """Start its server, which waits with all its flags read and looks at no model yet (llama_shim.py)."""
+        with contextlib.suppress(RuntimeFault, OSError):
+            folder = self._new_folder(self._build(), request)
+            keeper = start_keeper(folder, folder.spec["env"], waits=True)
+            self._prepared[request.instance_id] = _Prepared(request, folder, keeper, time.monotonic())
+
+    def drop_prepared(self) -> None:
+        """End the servers that wait, and remove their folders."""
+        while self._prepared:
+            _, prepared = self._prepared.popitem()
+            dismiss(prepared.keeper)
+            prepared.folder.remove()
+
     def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
-        """Start a server with the model and follow it until it answers.
+        """Start a server with the model, or let the one go on that was prepared, and follow it until it answers.
 
         Raises:
             LoadFailed, LoadCancelled: nothing is left running.
@@ -165,10 +196,11 @@ class LlamaServerRuntime:
     def _load_once(
         self, build: Build, request: LoadRequest, is_cancelled: Callable[[], bool]
     ) -> Iterator[LoadProgress]:
-        folder = self._prepare(build, request)
-        keeper: subprocess.Popen[bytes] | None = None
+        prepared = self._let_go(request)
+        folder = prepared.folder if prepared else self._new_folder(build, request)
+        keeper = prepared.keeper if prepared else None
         try:
-            keeper = start_keeper(folder, folder.spec["env"])
+            keeper = keeper or start_keeper(folder, folder.spec["env"])
             yield from self._follow(folder, keeper, request, is_cancelled)
         except BaseException:
             # Also when the caller drops the iterator: a load that nobody follows is ended.
@@ -176,7 +208,19 @@ class LlamaServerRuntime:
             folder.remove()
             raise
 
-    def _prepare(self, build: Build, request: LoadRequest) -> InstanceFolder:
+    def _let_go(self, request: LoadRequest) -> _Prepared | None:
+        """The server that waits for this load, if there is one: it waits no more."""
+        prepared = self._prepared.pop(request.instance_id, None)
+        if prepared is None:
+            return None
+        is_fresh = time.monotonic() - prepared.began_at < WAITING_SECONDS and prepared.request == request
+        if is_fresh and let_go(prepared.folder, prepared.keeper):
+            return prepared
+        dismiss(prepared.keeper)
+        prepared.folder.remove()
+        return None
+
+    def _new_folder(self, build: Build, request: LoadRequest) -> InstanceFolder:
         folder = InstanceFolder.of(self._state_dir, request.instance_id)
         if folder.is_alive:
             raise RuntimeRefused("This instance is loaded already.")

@@ -4,6 +4,10 @@ Run as a script of its own, `python -S -E -s llama_shim.py`, with the standard l
 milliseconds and stays small. Whom it is to keep comes on its stdin (`Order`), so one can stand ready before it is known for
 which model; when the order never comes whole, because whoever was to write it is gone, it ends.
 
+An order may say that the server is to wait: it is started, and comes as far as it can before it looks at any model or takes
+memory for one. It goes on when one more word comes on stdin, and is killed when that pipe closes without it. Until then nothing
+is written, and it counts for nothing.
+
 It exists because llama-server tells the progress of a load only to a parent that looks like its own router (environment
 LLAMA_SERVER_ROUTER_PORT and a pipe on stdin), and ends when that pipe closes. A worker that held the pipe would take its models
 with it when it restarts; the keeper lives on in a session of its own, and if the keeper itself is killed the pipe closes
@@ -19,55 +23,67 @@ SIGTERM makes it end llama-server and then itself.
 from __future__ import annotations
 
 import os
-import sys
+
+LENGTH_DIGITS = 8
 
 
 class Order:
     """Whom to keep: the instance's folder, and the command and environment of its server.
 
-    Texts, each with a NUL behind it, which none of them holds; before them how many they are.
+    Texts, each with a NUL behind it, which none of them holds; before them how many bytes they are, in LENGTH_DIGITS digits.
     """
 
-    def __init__(self, folder: str, argv: list[str], env: dict[str, str]) -> None:
+    def __init__(self, folder: str, argv: list[str], env: dict[str, str], *, waits: bool = False) -> None:
+        """`waits`: for one more word before it looks at the model."""
         self.folder = folder
         self.argv = argv
         self.env = env
+        self.waits = waits
 
     def encode(self) -> bytes:
         """As it is sent."""
-        texts = [self.folder, str(len(self.argv)), *self.argv, *(text for pair in self.env.items() for text in pair)]
-        return os.fsencode("".join(text + "\0" for text in (str(len(texts)), *texts)))
+        pairs = (text for pair in self.env.items() for text in pair)
+        texts = [self.folder, "waits" if self.waits else "", str(len(self.argv)), *self.argv, *pairs]
+        data = os.fsencode("".join(text + "\0" for text in texts))
+        return b"%0*d" % (LENGTH_DIGITS, len(data)) + data
 
     @classmethod
-    def decode(cls, data: bytes) -> Order | None:
-        """As it was sent; None when it is not whole."""
-        count, *texts = os.fsdecode(data).split("\0")
-        if not texts or texts.pop() or len(texts) != int(count):
+    def read(cls, fd: int) -> Order | None:
+        """As it was sent, and not a byte of what follows it; None when whoever sends it is gone before it is whole."""
+        digits = read_exactly(fd, LENGTH_DIGITS)
+        data = read_exactly(fd, int(digits)) if digits else b""
+        if not data:
             return None
-        folder, length, *rest = texts
+        folder, waits, length, *rest = os.fsdecode(data).split("\0")[:-1]
         argv, pairs = rest[: int(length)], rest[int(length) :]
-        return cls(folder, argv, dict(zip(pairs[::2], pairs[1::2], strict=True)))
+        return cls(folder, argv, dict(zip(pairs[::2], pairs[1::2], strict=True)), waits=bool(waits))
 
 
 class Start:
     """The server, just started in a process group of its own, and our ends of its pipes. Needs `os` alone."""
 
-    def __init__(self, folder: str, argv: list[str], env: dict[str, str]) -> None:
+    def __init__(self, order: Order) -> None:
         """Start it; `failure` says why that did not work."""
-        self.argv = argv
-        self.key = read_key(folder)
+        self.argv = order.argv
+        self.key = read_key(order.folder)
         self.pid = 0
         self.failure: OSError | None = None
         child_stdin, self.stdin = os.pipe()
         self.stdout, child_stdout = os.pipe()
         self.stderr, child_stderr = os.pipe()
-        ends = (child_stdin, child_stdout, child_stderr)
+        ends = [child_stdin, child_stdout, child_stderr]
+        self.gate = -1  # the server waits until this is closed
+        if order.waits:
+            # It reads a file with further keys when it comes to the last of its flags, to its end: an empty one that ends when we let it.
+            child_gate, self.gate = os.pipe()
+            ends.append(child_gate)
+            self.argv = [*order.argv, "--api-key-file", f"/dev/fd/{len(ends) - 1}"]
         try:
             # LLAMA_API_KEY and not --api-key: every local user can read the arguments of a process.
             self.pid = os.posix_spawn(
-                argv[0],
-                argv,
-                {**env, "LLAMA_API_KEY": self.key},
+                self.argv[0],
+                self.argv,
+                {**order.env, "LLAMA_API_KEY": self.key},
                 file_actions=[(os.POSIX_SPAWN_DUP2, end, number) for number, end in enumerate(ends)],
                 setpgroup=0,
                 setsigmask=(),  # the worker's mask is undone, and its ignored signals too
@@ -85,6 +101,17 @@ def read_key(folder: str) -> str:
         return file.read().strip()
 
 
+def read_exactly(fd: int, count: int) -> bytes:
+    """So many bytes; none when there are not so many."""
+    data = b""
+    while len(data) < count:
+        piece = os.read(fd, count - len(data))
+        if not piece:
+            return b""
+        data += piece
+    return data
+
+
 def settle_in(folder: str) -> None:
     """Live in the folder, with no stdin; what goes wrong from here on is told in the server's log."""
     os.chdir(folder)
@@ -98,17 +125,20 @@ def settle_in(folder: str) -> None:
 
 order: Order | None = None
 started: Start | None = None
+orders = -1
 if __name__ == "__main__":
     os.umask(0o077)
-    order = Order.decode(sys.stdin.buffer.read())
+    order = Order.read(0)
     if order is None:
         os._exit(0)
+    orders = os.dup(0)
     settle_in(order.folder)
-    started = Start(order.folder, order.argv, order.env)
+    started = Start(order)
 
 # After the start: importing these takes longer than the interpreter to come up, and the server needs none of them.
 import contextlib
 import json
+import select
 import selectors
 import signal
 import time
@@ -131,6 +161,11 @@ def read_start(pid: int) -> int | None:
             return int(file.read().rpartition(b")")[2].split()[19])
     except (OSError, IndexError, ValueError):
         return None
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a child of ours has. Looked at without collecting it, so that its number stays its own until somebody waits for it."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
 
 def read_boot_id() -> str:
@@ -296,14 +331,10 @@ class Keeper:
                     self.on_signals(os.read(wakeup, 1024))
                 elif not key.data.read():
                     selector.unregister(key.fd)
-            if ended_at is None and self.has_ended():
+            if ended_at is None and has_ended(self.child.pid):
                 ended_at = time.monotonic()
             elif ended_at is None:
                 self.press()
-
-    def has_ended(self) -> bool:
-        """Looked at without collecting it, so that its number stays its own until `run` waits for it."""
-        return os.waitid(os.P_PID, self.child.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
 
     def on_signals(self, numbers: bytes) -> None:
         """SIGTERM, once: the server is to end, cleanly if it can."""
@@ -348,7 +379,34 @@ class Keeper:
             os.killpg(self.child.pid, number)
 
 
+def is_let_go(child: Start, orders: int) -> bool:
+    """Wait for the word that a server waits for, and let it go on. False when the word never comes, or the server did not wait."""
+    if not child.pid:
+        return False
+    is_readable: list[int] = []
+    while not is_readable:
+        is_readable, _, _ = select.select([orders], [], [], TICK_SECONDS)
+        if has_ended(child.pid):
+            return False
+    if not os.read(orders, 1):
+        return False
+    os.close(child.gate)
+    return True
+
+
+def end_unwanted(child: Start) -> None:
+    """Nobody has been told of it, so nobody will be told of its end."""
+    if child.pid:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, signal.SIGKILL)
+        os.waitpid(child.pid, 0)
+
+
 if order is not None and started is not None:
+    if order.waits and not is_let_go(started, orders):
+        end_unwanted(started)
+        os._exit(0)
+    os.close(orders)
     try:
         keeper = Keeper(order.folder, started)
     except OSError:  # its folder is gone already: nobody would ever find the server

@@ -72,6 +72,8 @@ class NullWorld:
     loads: list[LoadRequest] = field(default_factory=list)  # every load asked for, in order
     prefetched: list[str] = field(default_factory=list)  # model ids whose files were to be read ahead
     prefetches_ended: list[str] = field(default_factory=list)  # "cancelled" or "done", in the order in which they ended
+    prepared: dict[str, str] = field(default_factory=dict)  # instance id -> model id, until it is loaded or dropped
+    drops: list[str] = field(default_factory=list)  # model ids that were prepared and not loaded
     lock: threading.RLock = field(default_factory=threading.RLock, repr=False)
 
     def put(self, instance: RunningInstance) -> None:
@@ -173,6 +175,16 @@ class NullRuntime:
         world.prefetches_ended.append("done")
         return request.file_bytes
 
+    def prepare(self, request: LoadRequest) -> None:
+        """Note it."""
+        self.world.prepared[request.instance_id] = request.model_id
+
+    def drop_prepared(self) -> None:
+        """Note that too."""
+        world = self.world
+        world.drops.extend(world.prepared.values())
+        world.prepared.clear()
+
     def check_load(self, request: LoadRequest) -> None:
         """Refuse what the world says it refuses."""
         code = self._reach().refused.get(request.model_id)
@@ -185,6 +197,7 @@ class NullRuntime:
         with world.lock:
             self._refuse_second(world, request)
             world.loads.append(request)
+            world.prepared.pop(request.instance_id, None)
             world.put(self._instance(world, request, is_ready=False))
         try:
             yield from self._steps(world, request, is_cancelled)

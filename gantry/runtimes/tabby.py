@@ -157,6 +157,12 @@ class TabbyRuntime:
         """Nothing: the files are TabbyAPI's."""
         return 0
 
+    def prepare(self, request: LoadRequest) -> None:
+        """Nothing: the server that loads it runs already."""
+
+    def drop_prepared(self) -> None:
+        """Nothing."""
+
     def load(self, request: LoadRequest, is_cancelled: Callable[[], bool]) -> Iterator[LoadProgress]:
         """Have it loaded and follow it, module by module.
 

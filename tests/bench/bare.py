@@ -35,6 +35,9 @@ class Recipe:
             str(shutil.copy(word, folder / f"{pid}-{Path(word).name}")) if word.startswith(f"{home}/") else word
             for word in process.cmdline()
         ]
+        if "--api-key-file" in argv:  # by which Gantry lets it wait; this server waits for nobody
+            at = argv.index("--api-key-file")
+            argv[at : at + 2] = []
         # LLAMA_SERVER_ROUTER_PORT makes it tell its keeper of its progress and wait for its word: there is no keeper here.
         given = {name: value for name, value in process.environ().items() if name != "LLAMA_SERVER_ROUTER_PORT"}
         return cls(argv, given)

@@ -245,6 +245,28 @@ def test_prefetch_is_harmless(bench: Bench) -> None:
     assert only(runtime).instance_id == kept.instance_id
 
 
+def test_prepared_load_is_no_instance_until_it_is_loaded(bench: Bench) -> None:
+    runtime, request = bench.build(), bench.request("small")
+    runtime.prepare(request)
+    assert list(runtime.running()) == []
+    assert load(runtime, request)[-1].stage == LoadStage.READY
+    runtime.drop_prepared()
+    assert only(runtime).instance_id == request.instance_id
+    runtime.verify(request.instance_id)
+
+
+@pytest.mark.parametrize("role", ["other", "absent", "broken"])
+def test_prepared_load_that_is_not_wanted_harms_nobody(bench: Bench, role: str) -> None:
+    runtime, kept = bench.build(), bench.request("small")
+    load(runtime, kept)
+    runtime.prepare(bench.request(role))
+    runtime.drop_prepared()
+    assert only(runtime).instance_id == kept.instance_id
+    runtime.verify(kept.instance_id)
+    runtime.unload(kept.instance_id)
+    load(runtime, bench.request("small"))
+
+
 # Ending
 
 
@@ -379,4 +401,6 @@ def assert_away(runtime: Runtime, instance_id: str, request: LoadRequest) -> Non
     with pytest.raises((VerifyFailed, RuntimeAway)):
         runtime.verify(instance_id)
     assert runtime.prefetch(request, lambda: False) == 0
+    runtime.prepare(request)
+    runtime.drop_prepared()
     assert tuple(runtime.log_tail(instance_id)) == ()

@@ -63,6 +63,14 @@ def test_model_is_checked_read_ahead_and_loaded_by_its_own_runtime(pair: Pair) -
     assert pair.right.world.prefetched == ["right-model"]
 
 
+def test_model_is_prepared_by_its_own_runtime_and_dropped_by_whoever_prepared_it(pair: Pair) -> None:
+    pair.fleet.prepare(request_for("right-model"))
+    assert (list(pair.left.world.prepared), list(pair.right.world.prepared.values())) == ([], ["right-model"])
+    pair.fleet.prepare(request_for("stranger"))  # may not fail anybody
+    pair.fleet.drop_prepared()
+    assert (pair.right.world.prepared, pair.right.world.drops) == ({}, ["right-model"])
+
+
 def test_it_holds_what_all_of_them_hold(pair: Pair) -> None:
     pair.load("left-model")
     pair.load("right-model")

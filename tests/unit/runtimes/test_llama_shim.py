@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -32,12 +33,22 @@ def tell(keeper: subprocess.Popen[bytes], order: bytes) -> None:
 class Kept:
     """A script under a keeper."""
 
-    def __init__(self, folder: Path, argv: list[str], shim: Path) -> None:
+    def __init__(self, folder: Path, argv: list[str], shim: Path, *, waits: bool = False) -> None:
         self.folder = folder
         (folder / "api_key").write_text(KEY)
         env = {"PATH": "/usr/bin:/bin", "LLAMA_SERVER_ROUTER_PORT": "1"}
         self.process = wait_for_order(shim)
-        tell(self.process, Order(str(folder), argv, env).encode())
+        order = Order(str(folder), argv, env, waits=waits).encode()
+        if waits:
+            self.say(order)
+        else:
+            tell(self.process, order)
+
+    def say(self, words: bytes) -> None:
+        """More may follow."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(words)
+        self.process.stdin.flush()
 
     def text(self, name: str) -> str:
         path = self.folder / name
@@ -74,15 +85,17 @@ def start(tmp_path: Path) -> Iterator[Start]:
     folder.mkdir()
     started: list[Kept] = []
 
-    def start(script: str, *, log_bytes: int = 5_000_000, argv: list[str] | None = None) -> Kept:
+    def start(script: str, *, log_bytes: int = 5_000_000, argv: list[str] | None = None, waits: bool = False) -> Kept:
         shim.write_text(shim.read_text().replace("LOG_BYTES = 5_000_000", f"LOG_BYTES = {log_bytes}"))
-        started.append(Kept(folder, argv or ["/bin/sh", "-c", script], shim))
+        started.append(Kept(folder, argv or ["/bin/sh", "-c", script, "server"], shim, waits=waits))
         return started[-1]
 
     yield start
     for kept in started:
         kept.process.terminate()
         kept.process.wait(10)
+        if kept.process.stdin is not None:
+            kept.process.stdin.close()
 
 
 def test_states_go_to_events_and_the_rest_to_the_log(start: Start) -> None:
@@ -162,7 +175,7 @@ def test_log_is_kept_small(start: Start) -> None:
     assert kept.text("server.log").splitlines()[-1] == "line 299"
 
 
-@pytest.mark.parametrize("said", [b"", b"1", b"4\x00/\x00", Order("/", ["/bin/true"], {"A": "b"}).encode()[:-1]])
+@pytest.mark.parametrize("said", [b"", b"0", b"00000004/\x00", Order("/", ["/bin/true"], {"A": "b"}).encode()[:-1]])
 def test_keeper_whose_order_never_comes_whole_ends_and_starts_nothing(said: bytes) -> None:
     keeper = wait_for_order(Path(str(llama_shim.__file__)))
     tell(keeper, said)
@@ -177,8 +190,56 @@ def test_keeper_lives_in_the_folder_and_tells_its_own_faults_in_the_log(tmp_path
     assert "api_key" in (tmp_path / "server.log").read_text()
 
 
+def sent(data: bytes) -> Order | None:
+    """What comes out of a pipe."""
+    reader, writer = os.pipe()
+    os.write(writer, data)
+    os.close(writer)
+    order = Order.read(reader)
+    os.close(reader)
+    return order
+
+
 def test_order_arrives_as_it_was_sent() -> None:
     order = Order("/tmp/größe", ["/bin/sh", "-c", "", "line\nline"], {"A": "1=2", "EMPTY": ""})
-    told = Order.decode(order.encode())
+    told = sent(order.encode() + b"more")
     assert told is not None
-    assert (told.folder, told.argv, told.env) == (order.folder, order.argv, order.env)
+    assert (told.folder, told.argv, told.env, told.waits) == (order.folder, order.argv, order.env, False)
+    waiting = sent(Order("/", [], {}, waits=True).encode())
+    assert waiting is not None
+    assert waiting.waits
+
+
+# One that waits
+
+WAITING = """echo $$ > pid; while read -r key; do echo "key $key"; done < "$2"; echo "let go with $1" """
+
+
+def test_server_that_waits_goes_on_when_it_is_let_go_and_only_then_is_written_down(start: Start) -> None:
+    kept = start(WAITING, waits=True)
+    kept.wait_for("pid", "\n")
+    time.sleep(0.2)
+    assert (kept.text("server.log"), kept.text("process.json")) == ("", "")
+    kept.say(b"g")
+    record = json.loads(kept.wait_for("process.json"))
+    assert record["child"]["pid"] == int(kept.text("pid"))
+    assert kept.exit()["code"] == 0
+    assert kept.text("server.log") == "let go with --api-key-file\n"
+
+
+def test_server_that_waits_and_its_keeper_end_when_nobody_can_let_it_go_any_more(start: Start) -> None:
+    kept = start(f"trap '' TERM; {WAITING}", waits=True)
+    pid = int(kept.wait_for("pid", "\n"))
+    tell(kept.process, b"")
+    assert kept.process.wait(10) == 0
+    assert llama_shim.read_start(pid) is None
+    assert not (kept.folder / "process.json").exists()
+    assert not (kept.folder / "exit.json").exists()
+
+
+@pytest.mark.parametrize("argv", [["/bin/sh", "-c", "exit 1"], ["/no/such/program"]])
+def test_keeper_of_a_server_that_does_not_wait_ends_and_writes_nothing(start: Start, argv: list[str]) -> None:
+    kept = start("", argv=argv, waits=True)
+    assert kept.process.wait(10) == 0
+    assert not (kept.folder / "process.json").exists()
+    assert not (kept.folder / "exit.json").exists()

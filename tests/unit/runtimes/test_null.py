@@ -192,3 +192,14 @@ def test_options_set_the_pace(tmp_path: Path) -> None:
     runtime = NullRuntime(RuntimeConfig("slow", "null", {"load_seconds": 3, "unknown": 1}, state_dir=tmp_path))
     assert runtime.world.load_seconds == 3
     reset_null_worlds()
+
+
+def test_what_is_prepared_is_loaded_or_dropped(runtime: NullRuntime, world: NullWorld) -> None:
+    runtime.prepare(REQUEST)
+    assert (world.prepared, list(runtime.running())) == ({REQUEST.instance_id: "model-a"}, [])
+    load(runtime)
+    runtime.drop_prepared()
+    assert (world.prepared, world.drops) == ({}, [])
+    runtime.prepare(REQUEST)
+    runtime.drop_prepared()
+    assert (world.prepared, world.drops) == ({}, ["model-a"])
