@@ -11,10 +11,11 @@ from channels.routing import ProtocolTypeRouter, URLRouter  # noqa: E402 - Djang
 
 from gantry.api.quick_status import QuickStatus  # noqa: E402
 from gantry.api.ws_door import SocketDoor  # noqa: E402
-from gantry.open_database import hold_open  # noqa: E402
+from gantry.open_database import close_with_requests, hold_open  # noqa: E402
 from gantry.routing import websocket_urlpatterns  # noqa: E402
 
 hold_open()
+close_with_requests()
 
 application = ProtocolTypeRouter(
     {

@@ -11,7 +11,7 @@ from typing import Any
 
 from celery import Celery
 from celery.schedules import crontab
-from celery.signals import heartbeat_sent, worker_init, worker_shutdown
+from celery.signals import heartbeat_sent, task_postrun, task_prerun, worker_init, worker_shutdown
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "gantry.settings")
 
@@ -49,6 +49,15 @@ app.conf.update(
     },
 )
 app.autodiscover_tasks()
+
+
+@task_prerun.connect
+@task_postrun.connect
+def drop_old_connections(**_signal: Any) -> None:
+    """The threads of a worker keep their connections to the database, but none that is old or broken."""
+    from django.db import close_old_connections
+
+    close_old_connections()
 
 
 @worker_init.connect

@@ -1,10 +1,11 @@
-"""SQLite, kept open by the web server."""
+"""How long connections to the database stay open in the web server."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.db import DatabaseError, connection
+from django.core.signals import request_finished
+from django.db import DatabaseError, connection, connections
 
 _held: list[Any] = []
 
@@ -21,3 +22,12 @@ def hold_open() -> None:
         _held.append(connection.get_new_connection(connection.get_connection_params()))
     except DatabaseError:  # whoever asks something of it says so
         return
+
+
+def close_with_requests() -> None:
+    """Have each request close its connection when it ends: its thread ends too, and nobody else could ever use it."""
+    request_finished.connect(_close, dispatch_uid="gantry.open_database")
+
+
+def _close(**_signal: Any) -> None:
+    connections.close_all()

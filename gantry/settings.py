@@ -81,7 +81,8 @@ MIDDLEWARE = [
     "django.contrib.messages.middleware.MessageMiddleware",
     "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "axes.middleware.AxesMiddleware",  # last, as its documentation asks
+    "axes.middleware.AxesMiddleware",  # last of those that do something, as its documentation asks
+    "gantry.middleware.OneThreadMiddleware",
 ]
 
 ROOT_URLCONF = "gantry.urls"
@@ -116,6 +117,9 @@ DATABASES: dict[str, Any] = {
         },
     }
 }
+# Opening a connection takes longer than most queries. Whoever works in a thread that stays keeps it: the worker and the sockets.
+# Threads of requests close theirs (gantry/open_database.py).
+DATABASES["default"].update({"CONN_MAX_AGE": 600, "CONN_HEALTH_CHECKS": True})
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
@@ -130,6 +134,7 @@ API_IMPORT_BYTES = 1_000_000  # a models.yaml; one with thousands of models is f
 # Where switches are counted against the limits of the switch policy; empty: nowhere, and there are no limits.
 LIMITS_URL: str = REDIS_URL if env.gantry_limits else ""
 
+CELERY_DB_REUSE_MAX = 1_000_000  # tasks: gantry/celery.py looks after the connections
 CELERY_BROKER_URL = REDIS_URL.replace("unix://", "redis+socket://")
 # A broker that hangs or is away must not hang a click: the job's row is there, and recovery sends it again.
 CELERY_BROKER_TRANSPORT_OPTIONS = {

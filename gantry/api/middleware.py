@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import cast
 
-from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
 from django.http import HttpRequest, HttpResponse, JsonResponse
 from django.http.response import HttpResponseBase
@@ -15,7 +14,7 @@ from gantry.api.errors import plain_body
 PREFIXES = ("/api/", "/v1/models")
 MOST_DIGITS = 12  # of a Content-Length; Python reads thousands slowly
 IMPORT_PATH = "/api/v1/catalog/import"
-_Handler = Callable[[HttpRequest], HttpResponseBase] | Callable[[HttpRequest], Awaitable[HttpResponseBase]]
+_Handler = Callable[[HttpRequest], HttpResponseBase]
 _SENTENCES = {
     400: "The request cannot be read.",
     403: "This is not allowed.",
@@ -27,30 +26,14 @@ _SENTENCES = {
 class ApiMiddleware:
     """Refuses what is too large before it is read, and puts Django's own refusals (404, 405, 500 …) into the API's shape."""
 
-    sync_capable = True
-    async_capable = True
-
     def __init__(self, get_response: _Handler) -> None:
         self.get_response = get_response
-        self.is_async = iscoroutinefunction(get_response)
-        if self.is_async:
-            markcoroutinefunction(self)
 
-    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Refuse, or pass on and look at the answer."""
-        if self.is_async:
-            return self._answer_async(request)
         if not request.path_info.startswith(PREFIXES):
-            return cast("HttpResponseBase", self.get_response(request))
-        return _refusal(request) or _shaped(request, cast("HttpResponseBase", self.get_response(request)))
-
-    async def _answer_async(self, request: HttpRequest) -> HttpResponseBase:
-        is_ours = request.path_info.startswith(PREFIXES)
-        refusal = _refusal(request) if is_ours else None
-        if refusal is not None:
-            return refusal
-        response = await cast("Awaitable[HttpResponseBase]", self.get_response(request))
-        return _shaped(request, response) if is_ours else response
+            return self.get_response(request)
+        return _refusal(request) or _shaped(request, self.get_response(request))
 
 
 def _refusal(request: HttpRequest) -> HttpResponse | None:

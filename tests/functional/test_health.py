@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import statistics
 import time
+from typing import Any
 
 import httpx
 import pytest
+from asgiref.sync import SyncToAsync
 from django.test import AsyncClient, Client
 
 from models_admin import worker_signs
@@ -46,6 +48,34 @@ def test_running_gantry_is_ready(stack: Stack) -> None:
         200,
         {"status": "ready", "checks": {"database": True, "broker": True, "worker": True}},
     )
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_middleware_of_a_page_goes_to_the_thread_of_its_request_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each turn between the event loop and a thread costs more than most of what they do."""
+    turns: list[object] = []
+    call = SyncToAsync.__call__
+
+    async def counted(self: SyncToAsync[Any, Any], *args: Any, **kwargs: Any) -> Any:
+        turns.append(self.func)
+        return await call(self, *args, **kwargs)
+
+    monkeypatch.setattr(SyncToAsync, "__call__", counted)
+    assert (await AsyncClient().get("/sign-in/")).status_code == 200
+    assert len(turns) <= 6, turns  # what Django itself needs; its middleware would take ten more
+
+
+def test_requests_leave_no_connection_to_the_database_open(stack: Stack) -> None:
+    web = stack.child("daphne")
+
+    def count() -> int:
+        return sum("db.sqlite3" in file.path for file in web.open_files())
+
+    before = count()
+    with httpx.Client() as client:
+        for _ in range(20):
+            assert client.get(f"{stack.url}sign-in/").status_code == 200
+    assert count() <= before + 6  # a database, its log and its index for each of two threads that stay
 
 
 @pytest.mark.parametrize("path", ["healthz", "readyz"])
