@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 from django.core.signals import request_finished
@@ -30,4 +31,5 @@ def close_with_requests() -> None:
 
 
 def _close(**_signal: Any) -> None:
-    connections.close_all()
+    if threading.current_thread() is not threading.main_thread():  # which stays, and so does its connection
+        connections.close_all()

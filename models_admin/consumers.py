@@ -242,4 +242,4 @@ def _rows(model_ids: list[str], audience: Audience) -> str:
 
 
 def _memory() -> str:
-    return rendering.render_memory(overview.overview())
+    return rendering.render_memory(overview.memory_now())

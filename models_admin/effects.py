@@ -23,6 +23,16 @@ from models_admin.models import LoadRecord, ModelDefinition, ModelInstance, Swit
 
 # Progress within a step is told at most this often: pages are rendered for it while the load needs the processor.
 REPORT_SECONDS = 0.4
+_FIELDS_OF_LOADED = [
+    "state",
+    "base_url",
+    "api_key",
+    "pid",
+    "process_started_at",
+    "held_bytes",
+    "held_on",
+    "loaded_at",
+]
 CANCEL_LOOK_SECONDS = 0.2  # how often the row is asked whether to cancel
 
 
@@ -35,8 +45,8 @@ class DatabaseEffects:
         self._entering: JobState | None = None
         self._told_at = 0.0
         self._told: tuple[Any, ...] = ()
-        self._looked_at = 0.0
-        self._is_cancelled = False
+        self._looked_at = time.monotonic()  # by whoever claimed it
+        self._is_cancelled = job.cancel_requested_at is not None
         self._free_before = 0
         self._active_before = set(
             ModelInstance.objects.filter(is_active=True).values_list("model__model_id", flat=True)
@@ -108,7 +118,11 @@ class DatabaseEffects:
 
     def load_request(self, model_id: str) -> LoadRequest:
         """What to ask the runtime for."""
-        model = ModelDefinition.objects.with_runtime().get(model_id=model_id)
+        target = self._job.target  # read when the job was claimed
+        if target is not None and target.model_id == model_id:
+            model = target
+        else:
+            model = ModelDefinition.objects.with_runtime().get(model_id=model_id)
         parameters, devices = self._how_to_load(model)
         return LoadRequest(
             instance_id=str(uuid.uuid4()),
@@ -154,19 +168,14 @@ class DatabaseEffects:
         held_bytes = measured or self._reckoned(instance.model_id)
         held_on = memory.held_on(instance.pid)
         with transaction.atomic():
-            ModelInstance.objects.filter(instance_id=instance.instance_id).update(
-                state=InstanceState.LOADED,
-                base_url=instance.base_url,
-                pid=instance.pid,
-                process_started_at=instance.started_at,
-                held_bytes=held_bytes,
-                held_on=held_on,
-                loaded_at=timezone.now(),
-            )
             row = ModelInstance.objects.select_related("model").get(instance_id=instance.instance_id)
+            row.state = InstanceState.LOADED
+            row.base_url, row.api_key = instance.base_url, instance.api_key
+            row.pid, row.process_started_at = instance.pid, instance.started_at
+            row.held_bytes, row.held_on = held_bytes, held_on
+            row.loaded_at = timezone.now()
+            row.save(update_fields=_FIELDS_OF_LOADED)
             self._keep_unloaded([entry for entry in self._job.unloaded if entry["model_id"] != row.model.model_id])
-            row.api_key = instance.api_key
-            row.save(update_fields=["api_key"])
             LoadRecord.objects.create(
                 model=row.model,
                 parameters_hash=specs.parameters_hash(row.model, row.parameters),
@@ -267,8 +276,9 @@ class DatabaseEffects:
         return next((entry.get("held_bytes", 0) for entry in self._job.unloaded if entry["model_id"] == model_id), 0)
 
     def _keep_unloaded(self, entries: list[dict[str, Any]]) -> None:
-        self._job.unloaded = entries
-        self._job.save(update_fields=["unloaded"])
+        if entries != self._job.unloaded:
+            self._job.unloaded = entries
+            self._job.save(update_fields=["unloaded"])
 
     def _models_changed(self, *model_ids: str) -> None:
         live.publish_models_changed(model_ids, event_id=f"models-{uuid.uuid4()}")

@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 from celery import current_app
 from django.db import IntegrityError, transaction
+from django.db.models import F
 from django.utils import timezone
 from kombu.exceptions import OperationalError
 
@@ -45,12 +46,12 @@ def claim(job_id: int) -> SwitchJob | None:
     try:
         with transaction.atomic():
             taken = SwitchJob.objects.filter(pk=job_id, state=JobState.WAITING).update(
-                state=JobState.PLANNING, started_at=now, heartbeat_at=now
+                state=JobState.PLANNING, started_at=now, heartbeat_at=now, seq=F("seq") + 1, stage_text="Planning"
             )
             if not taken:
                 return None
             job = SwitchJob.objects.select_related("target__runtime", "pool", "requested_by").get(pk=job_id)
-            record_event(job, text="Planning")
+            _tell(job, text="Planning")
     except IntegrityError:  # one_working_job_per_pool
         return None
     return job
@@ -76,18 +77,23 @@ def record_event(
         job.seq, job.stage_text = seq, stage_text
         for name, value in fields.items():
             setattr(job, name, value)
-        SwitchEvent.objects.create(
-            job=job,
-            seq=job.seq,
-            state=job.state,
-            step_kind=step_kind,
-            percent=job.percent,
-            bytes_done=job.bytes_done,
-            bytes_total=job.bytes_total,
-            eta_seconds=job.eta_seconds,
-            text=text[:500],
-        )
-        live.publish_job(job_snapshot(job))
+        _tell(job, text=text, step_kind=step_kind)
+
+
+def _tell(job: SwitchJob, *, text: str, step_kind: str = "") -> None:
+    """The job's present figures as an event, kept and told to every page. Inside a transaction."""
+    SwitchEvent.objects.create(
+        job=job,
+        seq=job.seq,
+        state=job.state,
+        step_kind=step_kind,
+        percent=job.percent,
+        bytes_done=job.bytes_done,
+        bytes_total=job.bytes_total,
+        eta_seconds=job.eta_seconds,
+        text=text[:500],
+    )
+    live.publish_job(job_snapshot(job))
 
 
 def finish(
@@ -136,11 +142,11 @@ def finish(
         _read_again(job)
         _close_steps(job)
         record_event(job, text=text, steps=job.steps)
-        record_steps(job)
         _remember_on_model(job)
         _audit_rollback(job)
         _audit_end(job, actor)
         live.publish_models_changed([], event_id=f"job-{job.pk}-end")
+    record_steps(job)  # nobody waits for what is learned from it
     wake_next(job.pool_id)
     return True
 
@@ -207,7 +213,7 @@ def _audit_rollback(job: SwitchJob) -> None:
 
 
 def _audit_end(job: SwitchJob, actor: Actor | None) -> None:
-    active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
+    active = ModelInstance.objects.filter(is_active=True).values_list("model__name", flat=True).first()
     audit.write(
         audit.AuditEvent.JOB_END,
         actor=actor or Actor(job.requested_by, job.via),
@@ -221,7 +227,7 @@ def _audit_end(job: SwitchJob, actor: Actor | None) -> None:
             "aftermath": job.aftermath,
             "downtime": job.downtime_seconds,
             "stages": audit.stages(job),
-            "active": active.model.name if active else "",
+            "active": active or "",
         },
         outcome=job.state,
     )

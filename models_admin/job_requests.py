@@ -114,12 +114,13 @@ def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any])
         return met
     if not unfinished and _is_done_already(wish):
         return SwitchDecision("already_loaded")
-    options = {**options, **limits.check(wish, actor)}
+    policy = SwitchPolicy.current()
+    options = {**options, **limits.check(wish, actor, policy)}
     # While another job is at work nobody can say what will be loaded and free when it has ended: the worker plans then.
-    plan = plan_or_refuse(wish) if not unfinished else plans.empty_plan(wish)
-    if _wants_consent(wish, plan, unfinished, consent, actor):
+    plan = plan_or_refuse(wish, policy) if not unfinished else plans.empty_plan(wish)
+    if policy.confirm_before_unload and _wants_consent(wish, plan, unfinished, consent, actor):
         return SwitchDecision("needs_confirmation", plan=plan)
-    limits.spend(wish, actor)
+    limits.spend(wish, actor, policy)
     unpinned = ModelDefinition.objects.filter(model_id__in=wish.unpinned, is_pinned=True)
     set_pins([(model, False) for model in unpinned], actor=actor)
     job = create_job(wish, plan, actor, options, consent)
@@ -127,15 +128,15 @@ def _decide(wish: Wish, actor: Actor, consent: Consent, options: dict[str, Any])
     return SwitchDecision("accepted", job, plan)
 
 
-def plan_or_refuse(wish: Wish) -> SwitchPlan:
-    """The plan as of the last reading of the memory.
+def plan_or_refuse(wish: Wish, policy: SwitchPolicy | None = None) -> SwitchPlan:
+    """The plan as of the last reading of the memory, under the present policy unless one is given.
 
     Raises:
         DoesNotFitNow: there is none, with the ways out.
         InvalidDefinition: the model is to be on a device that is not there.
     """
     try:
-        return plans.make_plan(wish)
+        return plans.make_plan(wish, policy=policy)
     except DeviceUnknown as exc:
         raise InvalidDefinition(f"{wish.target_name} cannot be placed: {exc}", [("devices", str(exc))]) from exc
     except DoesNotFit as exc:
@@ -158,13 +159,13 @@ def create_job(
     is_sent: bool = True,
 ) -> SwitchJob:
     """Write the row, its first event and its audit entry, inside a transaction. One that is not sent waits until another job wakes it."""
-    active = ModelInstance.objects.filter(is_active=True).select_related("model").first()
+    active = ModelInstance.objects.filter(is_active=True).values_list("model__name", flat=True).first()
     job = SwitchJob.objects.create(
         kind=wish.kind,
         pool=wish.pool,
         target=wish.target,
         target_name=wish.target_name,
-        from_name=active.model.name if active else "",
+        from_name=active or "",
         requested_by=actor.user,
         requested_by_name=actor.name,
         via=actor.via,
@@ -355,10 +356,10 @@ def _is_done_already(wish: Wish) -> bool:
 def _wants_consent(
     wish: Wish, plan: SwitchPlan, unfinished: Sequence[SwitchJob], consent: Consent, actor: Actor
 ) -> bool:
-    """Whether policy wants the plan confirmed that nobody has confirmed yet. What Gantry does by itself asks nobody."""
+    """Whether the plan is one to confirm that nobody has confirmed yet. What Gantry does by itself asks nobody."""
     if wish.kind not in {JobKind.SWITCH, JobKind.CALL} or consent.unloads or actor == SYSTEM:
         return False
-    return bool(plan.evicted or unfinished) and SwitchPolicy.current().confirm_before_unload
+    return bool(plan.evicted or unfinished)
 
 
 def _supersede(unfinished: Sequence[SwitchJob], by: SwitchJob, actor: Actor) -> None:

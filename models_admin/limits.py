@@ -58,7 +58,7 @@ _FAILED_LOADS = frozenset(
 )
 
 
-def check(wish: Wish, actor: Actor) -> dict[str, Any]:
+def check(wish: Wish, actor: Actor, policy: SwitchPolicy) -> dict[str, Any]:
     """Whether it is too soon for this model, as the rows tell; costs nothing.
 
     Returns:
@@ -69,7 +69,6 @@ def check(wish: Wish, actor: Actor) -> dict[str, Any]:
     """
     if not _holds(wish, actor):
         return {}
-    policy = SwitchPolicy.current()
     is_free = actor.may("cancel_any_job")
     if not is_free:
         _check_stay(wish, policy)
@@ -80,7 +79,7 @@ def check(wish: Wish, actor: Actor) -> dict[str, Any]:
     return {TRIED_ANYWAY: True} if left > 0 else {}
 
 
-def spend(wish: Wish, actor: Actor) -> None:
+def spend(wish: Wish, actor: Actor, policy: SwitchPolicy) -> None:
     """Count a switch that is about to become a job.
 
     Raises:
@@ -90,7 +89,7 @@ def spend(wish: Wish, actor: Actor) -> None:
     if not _holds(wish, actor):
         return
     try:
-        refusal = limiter_for(settings.LIMITS_URL).take(_windows(actor, SwitchPolicy.current()))
+        refusal = limiter_for(settings.LIMITS_URL).take(_windows(actor, policy))
     except LimiterAway as exc:
         log.warning("switch_limits_away", reason=str(exc))
         raise Unavailable(

@@ -122,6 +122,14 @@ class PoolView:
 
 
 @dataclass(frozen=True, slots=True)
+class MemoryView:
+    """The pools with what holds them, and the runtimes with how many models each can load (`model_count`)."""
+
+    pools: tuple[PoolView, ...]
+    runtimes: tuple[Runtime, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """Everything the Models tab shows."""
 
@@ -160,7 +168,8 @@ def model_rows(
         )
         models = list(queryset.filter(model_id__in=model_ids) if model_ids is not None else queryset)
     instances = {instance.model_id: instance for instance in ModelInstance.objects.all()}
-    people = people_using() if with_people else {}
+    is_any_loaded = any(instances[model.pk].state == InstanceState.LOADED for model in models if model.pk in instances)
+    people = people_using() if with_people and is_any_loaded else {}
     held = Counter(one.runtime_id for one in instances.values() if one.state != InstanceState.CRASHED)
     return tuple(
         _row(model, instances.get(model.pk), job, people.get(model.pk, 0), _is_full(model.runtime, held))
@@ -173,17 +182,28 @@ def overview() -> Overview:
     job = current_job()
     rows = model_rows(job, with_people=True)
     last = None if job else SwitchJob.objects.select_related("target").first()
-    loaded = [(row.model, row.instance) for row in rows if row.instance and (row.is_loaded or row.instance.held_bytes)]
-    available = Count("definitions", filter=Q(definitions__is_available=True))
-    runtimes = tuple(Runtime.objects.select_related("pool").annotate(model_count=available))
-    pools = {runtime.pool.pk: runtime.pool for runtime in runtimes}
+    memory = _memory([(row.model, row.instance) for row in rows if row.instance])
     return Overview(
         rows=rows,
-        pools=tuple(_pool_view(pool, loaded) for pool in pools.values()),
-        runtimes=runtimes,
+        pools=memory.pools,
+        runtimes=memory.runtimes,
         job=job,
         last_job=job_snapshot(last) if last else None,
     )
+
+
+def memory_now() -> MemoryView:
+    """The memory part alone. Two queries."""
+    instances = ModelInstance.objects.select_related("model__runtime").order_by("model__name", "model_id")
+    return _memory([(instance.model, instance) for instance in instances])
+
+
+def _memory(held: Sequence[tuple[ModelDefinition, ModelInstance]]) -> MemoryView:
+    loaded = [(model, one) for model, one in held if one.state == InstanceState.LOADED or one.held_bytes]
+    available = Count("definitions", filter=Q(definitions__is_available=True))
+    runtimes = tuple(Runtime.objects.select_related("pool").annotate(model_count=available))
+    pools = {runtime.pool.pk: runtime.pool for runtime in runtimes}
+    return MemoryView(tuple(_pool_view(pool, loaded) for pool in pools.values()), runtimes)
 
 
 def _is_full(runtime: Runtime, held: Mapping[int, int]) -> bool:

@@ -40,11 +40,12 @@ class Wish:
         return self.target.name if self.target else ALL_MODELS
 
 
-def make_plan(wish: Wish, budget: MemoryBudget | None = None) -> SwitchPlan:
+def make_plan(wish: Wish, budget: MemoryBudget | None = None, policy: SwitchPolicy | None = None) -> SwitchPlan:
     """What a job that fulfils the wish would do now.
 
     Args:
         budget: the pool's memory, measured now; None: as it was last read.
+        policy: as it was read a moment ago; None: as it is.
 
     Raises:
         DoesNotFit: no allowed set of evictions makes room.
@@ -71,7 +72,7 @@ def make_plan(wish: Wish, budget: MemoryBudget | None = None) -> SwitchPlan:
     if wish.kind == JobKind.PRELOAD:
         return plan_preload(spec, loaded, budget)
     must_go = same_server(target)
-    return plan_switch(spec, loaded, budget, policy=plan_policy(), kind=wish.kind, must_go=must_go)
+    return plan_switch(spec, loaded, budget, policy=plan_policy(policy), kind=wish.kind, must_go=must_go)
 
 
 def empty_plan(wish: Wish) -> SwitchPlan:
@@ -119,9 +120,9 @@ def _missed(row: ModelInstance) -> tuple[bool, bool, bool, datetime]:
     return row.model.is_pinned, row.busy_count > 0, row.is_active, row.model.last_used_at or row.created_at
 
 
-def plan_policy() -> PlanPolicy:
-    """What the switch policy means for a plan."""
-    policy = SwitchPolicy.current()
+def plan_policy(policy: SwitchPolicy | None = None) -> PlanPolicy:
+    """What the switch policy, the present one unless given, means for a plan."""
+    policy = policy or SwitchPolicy.current()
     return PlanPolicy(
         strategy=EvictionStrategy(policy.strategy), may_evict=policy.auto_unload, keeps_former=policy.keep_former
     )

@@ -17,7 +17,7 @@ from models_admin.audit_words import audit_sentence
 from models_admin.job_view import JobView, job_view
 from models_admin.model_list import ListQuery, lines_of
 from models_admin.models import ModelDefinition, SwitchJob
-from models_admin.overview import ModelRow, Overview, Segment
+from models_admin.overview import MemoryView, ModelRow, Overview, Segment
 from models_admin.plan_view import plan_view
 from models_admin.runtime_access import lists_models
 from models_admin.snapshots import job_snapshot
@@ -43,7 +43,7 @@ def panel_context(job: JobSnapshot | None, target: ModelDefinition | None) -> di
     return {"view": view, "target": target}
 
 
-def memory_context(now: Overview) -> dict[str, Any]:
+def memory_context(now: Overview | MemoryView) -> dict[str, Any]:
     """What the memory part shows: each pool with the parts of its bar in their places, the runtimes, and which list their models."""
     pools = [
         {
@@ -58,13 +58,13 @@ def memory_context(now: Overview) -> dict[str, Any]:
 
 
 def render_job_update(job: JobSnapshot, audience: Audience) -> str:
-    """The panel, and the sign in the target's row. Three small queries."""
+    """The panel, and the sign in the target's row. Two small queries, and a third once it is loaded."""
     row = target_row(job)
     panel = _render("_panel.html", audience, panel_context(job, row.model if row else None), oob=True)
     return panel + (_render("_row_state.html", audience, {"row": row}, oob=True) if row else "")
 
 
-def render_memory(now: Overview) -> str:
+def render_memory(now: Overview | MemoryView) -> str:
     """Memory bars and runtimes: the same for everybody."""
     return _render("_memory.html", None, memory_context(now), oob=True)
 
@@ -141,7 +141,8 @@ def target_row(job: JobSnapshot) -> ModelRow | None:
     """The row of the model that a job is about."""
     if not job["target_id"]:
         return None
-    return next(iter(overview.model_rows(job, model_ids=[job["target_id"]], with_people=True)), None)
+    models = ModelDefinition.objects.with_runtime().filter(model_id=job["target_id"])
+    return next(iter(overview.model_rows(job, models=list(models), with_people=True)), None)
 
 
 def model_of(job: JobSnapshot | None, rows: Sequence[ModelRow]) -> ModelDefinition | None:

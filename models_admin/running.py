@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ from gantry.runtimes.exceptions import RuntimeFault
 from models_admin import actions, catalog, job_locks, job_moves, memory, plans
 from models_admin.effects import DatabaseEffects, new_step
 from models_admin.model_files import damage
-from models_admin.models import MemoryPool, ModelInstance, SwitchJob, SwitchPolicy
+from models_admin.models import ModelInstance, SwitchJob, SwitchPolicy
 from models_admin.plans import Wish
 from models_admin.runtime_access import fleet_for
 
@@ -79,7 +79,7 @@ def _carry_out(job: SwitchJob) -> Outcome:
         return Outcome(JobState.FAILED, "The model was deleted.", error_code=ErrorCode.NOT_DOWNLOADED)
     wish = Wish(JobKind(job.kind), job.pool, job.target, job.options.get("context"))
     try:
-        return _carry_out_on(fleet_for(job.pool, job.target.model_id if job.target else ""), job, wish)
+        return _carry_out_on(fleet_for(job.pool, job.target), job, wish)
     except RuntimeFault as fault:  # before there was a plan; the engine tells of its own
         return _failed(fault.code, fault.detail)
 
@@ -87,15 +87,16 @@ def _carry_out(job: SwitchJob) -> Outcome:
 def _carry_out_on(runtime: Adapter, job: SwitchJob, wish: Wish) -> Outcome:
     effects = DatabaseEffects(job)
     owed = _inherit_unloaded(job)
+    policy = SwitchPolicy.current()
     if effects.is_cancelled():
         outcome: Outcome | SwitchPlan = Outcome(
             JobState.SUPERSEDED if effects.is_superseded() else JobState.CANCELLED, "Cancelled"
         )
     else:
-        _clear_leftovers(job.pool, runtime)
-        _look_who_is_busy(job.pool, runtime)
-        outcome = _plan(job, wish)
-    policy = SwitchPolicy.current()
+        held = list(ModelInstance.objects.filter(runtime__pool=job.pool))
+        _clear_leftovers(held, runtime)
+        _look_who_is_busy(held, runtime)
+        outcome = _plan(job, wish, policy)
     limits, fallback = limits_of(policy), _fallback(policy, job)
     if isinstance(outcome, SwitchPlan):
         _keep_plan(job, outcome)
@@ -143,33 +144,34 @@ def limits_of(policy: SwitchPolicy) -> Limits:
     )
 
 
-def _look_who_is_busy(pool: MemoryPool, runtime: Adapter) -> None:
+def _look_who_is_busy(held: Sequence[ModelInstance], runtime: Adapter) -> None:
     """Who answers at this moment decides who goes, where there is a choice; the records are some seconds old."""
-    loaded = list(ModelInstance.objects.filter(runtime__pool=pool, state=InstanceState.LOADED))
+    loaded = [instance for instance in held if instance.state == InstanceState.LOADED]
     for instance in loaded if len(loaded) > 1 else ():
         with suppress(RuntimeFault):
             busy = runtime.busy_count(str(instance.instance_id))
             ModelInstance.objects.filter(pk=instance.pk).update(busy_count=busy)
 
 
-def _clear_leftovers(pool: MemoryPool, runtime: Adapter) -> None:
+def _clear_leftovers(held: Sequence[ModelInstance], runtime: Adapter) -> None:
     """End what died, and what a worker that died left half loaded or half unloaded.
 
     The pool is ours alone from the claim on, so nobody is at work on an instance in such a state.
     """
-    leftovers = ModelInstance.objects.filter(runtime__pool=pool, is_external=False).exclude(state=InstanceState.LOADED)
-    for left in leftovers:
+    for left in held:
+        if left.is_external or left.state == InstanceState.LOADED:
+            continue
         runtime.unload(str(left.instance_id))
         runtime.forget(str(left.instance_id))
         left.delete()
 
 
-def _plan(job: SwitchJob, wish: Wish) -> SwitchPlan | Outcome:
+def _plan(job: SwitchJob, wish: Wish, policy: SwitchPolicy) -> SwitchPlan | Outcome:
     """The plan as things are now, or how the job ends without one."""
     if reason := _damage(wish):
         return _failed(ErrorCode.FILE_DAMAGED, f"It {reason}.")
     try:
-        return plans.make_plan(wish, memory.budget_now(wish.pool))
+        return plans.make_plan(wish, memory.budget_now(wish.pool), policy)
     except DeviceUnknown as exc:
         return _failed(ErrorCode.BAD_PARAMETER, str(exc))
     except MemoryUnreadable as exc:

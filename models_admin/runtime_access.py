@@ -61,14 +61,18 @@ def model_limit(row: Runtime) -> int | None:
     return row.max_models if capabilities_of(row.kind).holds_many else 1
 
 
-def fleet_for(pool: MemoryPool, target_id: str = "") -> base.Runtime:
+def fleet_for(pool: MemoryPool, target: ModelDefinition | None = None) -> base.Runtime:
     """All runtimes of a pool as one, each model and instance with its own. One that is switched off may still hold models."""
+
+    def runtime_of(model_id: str) -> str:
+        return str(target.runtime_id) if target and target.model_id == model_id else _runtime_of(model_id)
+
     rows = Runtime.objects.filter(Q(is_enabled=True) | Q(instances__isnull=False), pool=pool).distinct()
     return Fleet(
         {str(row.pk): runtime_for(row) for row in rows},
-        runtime_of=_runtime_of,
+        runtime_of=runtime_of,
         owner_of=_owner_of,
-        target_id=target_id,
+        target_id=target.model_id if target else "",
         answers_of=_answers_of,
     )
 

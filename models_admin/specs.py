@@ -21,6 +21,7 @@ from models_admin.models import LoadRecord, ModelDefinition, Runtime
 from models_admin.step_times import StepTimes
 
 LOADS_OF_A_MODEL = 10  # the latest that its expected time is taken from
+FEW_MODELS = 4  # up to so many, a query for each is faster than one for all
 LOADS_ON_A_HOST = 20  # the latest that a host's rate is taken from
 
 # What the length of the context is called in the parameters of each kind of runtime.
@@ -69,7 +70,7 @@ class Expected:
 
 
 def expected_of(models: Iterable[ModelDefinition], host: str) -> Expected:
-    """What loads of these models on the host take, and how long its other steps do. Three queries at most, however many models."""
+    """What loads of these models on the host take, and how long its other steps do. A few queries, however many models."""
     models = list(models)
     return _expected(models, dict.fromkeys((model.pk for model in models), host))
 
@@ -97,7 +98,7 @@ def need_of_context(model: ModelDefinition) -> Callable[[int], int] | None:
 
 
 def specs_for(models: Iterable[ModelDefinition]) -> Mapping[int, ModelSpec]:
-    """What loads of these models take, each on its own host, by primary key. Five queries at most, however many models."""
+    """What loads of these models take, each on its own host, by primary key. A few queries, however many models."""
     models = list(models)
     prefetch_related_objects(models, "runtime__pool")
     return _expected(models, {model.pk: model.runtime.pool.host for model in models}).specs
@@ -144,6 +145,8 @@ def _timed(loads: Sequence[LoadRecord]) -> list[LoadRecord]:
 
 def _history(hashes: Mapping[int, str], hosts: Mapping[int, str]) -> _History:
     """The latest loads of each model with its present parameters on its host, by model and host."""
+    if len(hashes) <= FEW_MODELS:
+        return {(pk, hosts[pk]): _latest_loads(pk, hashes[pk], hosts[pk]) for pk in hashes}
     latest = Window(RowNumber(), partition_by=[F("model_id"), F("parameters_hash"), F("host")], order_by=F("id").desc())
     records = (
         LoadRecord.objects.filter(
@@ -158,6 +161,11 @@ def _history(hashes: Mapping[int, str], hosts: Mapping[int, str]) -> _History:
         if record.parameters_hash == hashes[record.model_id]:
             loads[record.model_id, record.host].append(record)
     return loads
+
+
+def _latest_loads(pk: int, parameters: str, host: str) -> list[LoadRecord]:
+    loads = LoadRecord.objects.filter(model=pk, parameters_hash=parameters, host=host)
+    return list(loads.order_by("-id")[:LOADS_OF_A_MODEL])
 
 
 def _rates(hosts: Iterable[str]) -> dict[str, float]:

@@ -142,6 +142,14 @@ class InstanceFolder:
         return [row for row in rows if row is not None]
 
     @property
+    def told_bytes(self) -> int:
+        """How much it has told of its states; more than before: there is a new one."""
+        try:
+            return os.stat(f"{self.path}/events.jsonl").st_size  # noqa: PTH116 - asked many times a second
+        except OSError:
+            return 0
+
+    @property
     def last_state(self) -> str:
         """The last state told, such as "loading" or "ready"; "" when there was none. Reads a few KB only."""
         for line in reversed(_tail_of(self.path / "events.jsonl", 8192)):

@@ -49,6 +49,9 @@ from gantry.runtimes.registry import RuntimeConfig
 
 TELL_SECONDS = 0.1  # between two figures of a load, and between two looks at whether it is cancelled
 PORT_TRIES = 3
+IDLE_SECONDS = (
+    0.1  # for which the word of a server counts that it is idle: a switch asks when it drains, and unloads at once
+)
 WAITING_SECONDS = (
     UNSTARTED_SECONDS / 2
 )  # a server that has waited longer is not used: its folder may be taken for a left-over
@@ -83,6 +86,7 @@ class LlamaServerRuntime:
         self._state_dir = config.state_dir.absolute()
         self._binary = config.binary
         self._client = LlamaClient()
+        self._idle_at: dict[str, float] = {}  # by instance id: when it said that it works on nothing
         self._prepared: dict[str, _Prepared] = {}  # by instance id
 
     # What is there
@@ -118,7 +122,10 @@ class LlamaServerRuntime:
         folder = InstanceFolder.of(self._state_dir, instance_id)
         if not folder.is_alive:
             return 0
-        return self._client.busy_count(folder.base_url, folder.api_key)
+        busy = self._client.busy_count(folder.base_url, folder.api_key)
+        if not busy:
+            self._idle_at[instance_id] = time.monotonic()
+        return busy
 
     def verify(self, instance_id: str) -> Verification:
         """One real token, or one real embedding, within 60 s."""
@@ -249,9 +256,12 @@ class LlamaServerRuntime:
     ) -> Iterator[LoadProgress]:
         """Signs of a load, at most ten a second, until it is ready."""
         meter = LoadMeter(request.path, request.file_bytes)
-        told_at = 0.0
+        told_at, told_bytes, state = 0.0, 0, ""
         while True:
-            if self._is_ready(folder):
+            # Read only where there is something new: it is looked at far more often than it changes.
+            if folder.told_bytes != told_bytes:
+                told_bytes, state = folder.told_bytes, folder.last_state
+            if self._is_ready(folder, state):
                 yield meter.ready()
                 return
             if is_over(folder, keeper):
@@ -263,9 +273,8 @@ class LlamaServerRuntime:
                 yield self._measure(folder, meter)
             time.sleep(POLL_SECONDS)
 
-    def _is_ready(self, folder: InstanceFolder) -> bool:
-        """By the server's own word, confirmed over HTTP; where a build gives no word, by HTTP from its own socket."""
-        state = folder.last_state
+    def _is_ready(self, folder: InstanceFolder, state: str) -> bool:
+        """By the server's own word, its last state, confirmed over HTTP; where a build gives no word, by HTTP from its own socket."""
         if state:
             return state in READY_STATES and self._client.health(folder.base_url) == Health.READY
         # Another program may answer on the port that it could not get.
@@ -292,7 +301,9 @@ class LlamaServerRuntime:
             folder.remove()
 
     def _is_idle(self, folder: InstanceFolder) -> bool:
-        """Whether it says itself that it is ready and works on nothing."""
+        """Whether it says itself that it is ready and works on nothing, or has said so a moment ago: nobody sends it anything now."""
+        if time.monotonic() - self._idle_at.get(folder.instance_id, float("-inf")) < IDLE_SECONDS:
+            return True
         with contextlib.suppress(RuntimeFault):
             return folder.last_state in READY_STATES and self.busy_count(folder.instance_id) == 0
         return False
@@ -311,7 +322,7 @@ class LlamaServerRuntime:
         return RunningInstance(
             instance_id=folder.instance_id,
             model_id=folder.spec["model_id"],
-            is_ready=folder.last_state in READY_STATES or self._is_ready(folder),
+            is_ready=folder.last_state in READY_STATES or self._is_ready(folder, folder.last_state),
             is_alive=True,
             base_url=folder.base_url,
             api_key=folder.api_key,

@@ -146,4 +146,4 @@ class SwitchPolicy(models.Model):
     @classmethod
     def current(cls) -> Self:
         """The policy in force; the defaults until somebody has changed one."""
-        return cls.objects.select_related("default_model__runtime").filter(pk=ONLY_ROW).first() or cls(pk=ONLY_ROW)
+        return cls.objects.filter(pk=ONLY_ROW).first() or cls(pk=ONLY_ROW)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from gantry.planning.estimates import DEFAULT_LOAD_RATE, MIB
-from models_admin import catalog
+from models_admin import catalog, specs
 from models_admin.models import LoadRecord, MemoryPool, ModelDefinition, Runtime
 from tests.factories import make_model
 from tests.unit.planning.test_estimates import SMOLLM
@@ -105,14 +105,16 @@ def test_many_specs_take_as_many_queries_as_one(runtime: Runtime, django_assert_
     for made in models[:20]:
         add_load(made, 3.0)
     rows = list(ModelDefinition.objects.with_runtime())
-    with django_assert_num_queries(2):
-        catalog.specs_for(
-            [row for row in rows if row == models[0]]
-        )  # its own loads tell how long it takes, so nobody asks for its host's rate
+    with django_assert_num_queries(2):  # its own loads tell how long it takes, so nobody asks for its host's rate
+        catalog.specs_for([row for row in rows if row == models[0]])
+    few = [row for row in rows if row in models[: specs.FEW_MODELS]]
+    with django_assert_num_queries(len(few) + 1):
+        of_few = catalog.specs_for(few)
     with django_assert_num_queries(3):
-        specs = catalog.specs_for(rows)
-    assert len(specs) == 40
-    assert sum(spec.is_measured for spec in specs.values()) == 20
+        of_all = catalog.specs_for(rows)
+    assert len(of_all) == 40
+    assert sum(spec.is_measured for spec in of_all.values()) == 20
+    assert {pk: of_all[pk] for pk in of_few} == of_few
     bare = list(ModelDefinition.objects.all())
     with django_assert_num_queries(5):
         catalog.specs_for(bare)

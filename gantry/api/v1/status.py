@@ -13,7 +13,7 @@ from gantry.api.v1.bodies_status import MemoryAnswer, RecoverAnswer, RecoverIn, 
 from gantry.api.v1.common import actor_of, allowed, answers, need_all_models, new_router
 from models_admin import recovery
 from models_admin.job_requests import need_status
-from models_admin.overview import overview
+from models_admin.overview import memory_now, overview
 
 router = new_router("Status")
 _CONDITIONAL = {
@@ -50,7 +50,7 @@ def read_status(request: HttpRequest) -> HttpResponse:
 def read_memory(request: HttpRequest) -> dict[str, Any]:
     """What the memory of each host holds. Needs the right to see memory."""
     allowed(request, "view_memorypool", "see memory")
-    return {"pools": [pool_body(view) for view in overview().pools]}
+    return {"pools": [pool_body(view) for view in memory_now().pools]}
 
 
 @router.post("/recover", response=answers({202: RecoverAnswer}), operation_id="recover", summary="Put things right now")
