@@ -227,7 +227,7 @@ class Background:
         hints = [await self._hints.get()]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(GATHER_SECONDS):
-                while not _tells_an_end(hints[-1][1]):
+                while not is_end(hints[-1][1]):
                     hints.append(await self._hints.get())
         while not self._hints.empty():
             hints.append(self._hints.get_nowait())
@@ -260,7 +260,8 @@ def _all_of(earlier: tuple[str, Mapping[str, Any]] | None, model_ids: Sequence[s
     return sorted({*before, *model_ids}) if before and model_ids else []
 
 
-def _tells_an_end(message: Mapping[str, Any]) -> bool:
+def is_end(message: Mapping[str, Any]) -> bool:
+    """Whether an event tells that a job has ended: what everybody waits for."""
     return message["type"] == "job_updated" and bool(message["job"]["is_finished"])
 
 

@@ -28,6 +28,8 @@ from models_admin.roles import may_enter_admin
 
 REFUSED = 4403
 TRY_AGAIN = 1011
+# Between two tellings of a page. Nobody sees more than ten changes a second, and what is rendered for them a load that begins would wait for.
+PAUSE_SECONDS = 0.1
 _RIGHTS_SECONDS = 30.0  # how long somebody whose rights were taken away may still see updates
 
 log = structlog.get_logger(__name__)
@@ -88,7 +90,7 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Made by channels for each connection."""
         super().__init__(*args, **kwargs)
-        self.news, self.has_news = _News(), asyncio.Event()
+        self.news, self.has_news, self.has_end = _News(), asyncio.Event(), asyncio.Event()
 
     @override
     async def connect(self) -> None:
@@ -124,8 +126,10 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
         """
         if not self.news.add(message, self.job_id):
             await super().dispatch(message)
-        else:
-            self.has_news.set()
+            return
+        self.has_news.set()
+        if live.is_end(message):
+            self.has_end.set()
 
     async def _tell(self) -> None:
         """Send what is new for as long as the page is open. When that fails, it is told to connect again."""
@@ -133,11 +137,14 @@ class ModelsTabConsumer(AsyncWebsocketConsumer):  # type: ignore[misc]  # channe
             while True:
                 await self.has_news.wait()
                 self.has_news.clear()
+                self.has_end.clear()
                 # One part after the other: a job that moves meanwhile comes before whatever else still waits.
                 while self.news:
                     if not await self._still_may_watch():
                         return
                     await self._send_next()
+                with contextlib.suppress(TimeoutError):  # the end of a job is told at once
+                    await asyncio.wait_for(self.has_end.wait(), PAUSE_SECONDS)
         except asyncio.CancelledError:
             raise
         except Exception:

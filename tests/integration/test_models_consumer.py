@@ -263,6 +263,26 @@ async def test_page_that_falls_behind_is_told_the_end_and_not_all_that_came_befo
     await connection.disconnect()
 
 
+async def test_page_is_told_ten_times_a_second_at_most_but_of_an_end_at_once(
+    admin_person: User, other: ModelDefinition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "PAUSE_SECONDS", 30.0)
+    job = await sync_to_async(loading_job)(other, admin_person)
+    connection = await opened(admin_person)
+    for _ in range(2):
+        await connection.receive_from(timeout=5)
+    job.percent = 77
+    await publish_job(job, "first")
+    assert "77 %" in await connection.receive_from(timeout=5)
+    await publish_job(job, "second")
+    assert await connection.receive_nothing(timeout=0.3)
+    await sync_to_async(SwitchJob.objects.filter(pk=job.pk).update)(state="succeeded")
+    await sync_to_async(job.refresh_from_db)()
+    await publish_job(job, "end")
+    assert "g-panel--green" in await connection.receive_from(timeout=5)
+    await connection.disconnect()
+
+
 async def test_job_that_moves_overtakes_what_still_waits(
     admin_person: User, other: ModelDefinition, monkeypatch: pytest.MonkeyPatch
 ) -> None:
