@@ -122,6 +122,9 @@ class JobError(Message):
     code: str = Field(description="One of gantry.planning.states.ErrorCode.")
     message: str
     hint: str = Field(description="What to do.")
+    data: dict[str, int] = Field(
+        description="With insufficient_memory: `required_bytes`, `available_bytes`, `freeable_bytes`, as the worker found them."
+    )
 
 
 class LlmStatus(Message):
@@ -267,7 +270,9 @@ class Pong(Message):
 def job_event(job: JobSnapshot, at: datetime) -> JobEvent:
     """The event that a job's snapshot tells of."""
     same: dict[str, Any] = {name: job[name] for name in JobEvent.model_fields if name in job and name != "id"}  # type: ignore[literal-required]
-    error = JobError(code=job["error_code"], message=job["error_text"], hint=job["error_hint"])
+    error = JobError(
+        code=job["error_code"], message=job["error_text"], hint=job["error_hint"], data=job.get("error_data", {})
+    )
     return JobEvent(
         **same,
         id=f"{job['id']}-{job['seq']}",

@@ -10,8 +10,10 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.auth.models import User
 from django.test import AsyncClient, Client
+from django.utils import timezone
 from pytest_django import DjangoAssertNumQueries
 
+from gantry.api.ws_messages import job_event
 from gantry.planning.exceptions import DoesNotFit
 from gantry.planning.states import ErrorCode, JobKind
 from models_admin import actions, memory, plans
@@ -87,6 +89,10 @@ async def test_job_keeps_them_and_its_plan(small: ModelDefinition, person: User,
         "available_bytes": short.available_bytes,
         "freeable_bytes": short.freeable_bytes,
     }
+    snapshot = await sync_to_async(job_snapshot)(job)
+    error = job_event(snapshot, timezone.now()).error  # what /ws/events sends
+    assert error is not None
+    assert error.data == told["error_data"]
     assert told["plan"]["target_id"] == "small"
     page = await sync_to_async(client.get)(f"/admin/switches/{job.pk}/")
     assert page.status_code == 200
