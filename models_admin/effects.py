@@ -20,6 +20,7 @@ from gantry.runtimes.base import LoadRequest, RunningInstance
 from gantry.runtimes.exceptions import RuntimeFault
 from models_admin import calling, catalog, job_moves, memory, specs
 from models_admin.models import LoadRecord, ModelDefinition, ModelInstance, SwitchJob
+from models_admin.runtime_access import model_limit
 
 # Progress within a step is told at most this often: pages are rendered for it while the load needs the processor.
 REPORT_SECONDS = 0.4
@@ -160,7 +161,8 @@ class DatabaseEffects:
                 state=InstanceState.LOADING,
                 parameters=dict(request.parameters),
             )
-            self._models_changed(request.model_id)
+            # Where a server is full now, no other model of it can be loaded beside what it holds.
+            self._models_changed(*(() if model_limit(model.runtime) is not None else (request.model_id,)))
 
     def instance_loaded(self, instance: RunningInstance, measure: LoadMeasure) -> None:
         """It is verified: keep how to reach it, and what the load took."""

@@ -8,10 +8,12 @@ import pytest
 from django.contrib.auth.models import User
 from django.test import Client
 
+from gantry import live
 from gantry.planning.states import InstanceState, JobKind
 from models_admin import overview, plans
+from models_admin.effects import DatabaseEffects
 from models_admin.models import MemoryPool, ModelDefinition, Runtime
-from tests.factories import make_model
+from tests.factories import make_job, make_model
 from tests.functional.admin_world import load
 
 ADDRESS = "http://127.0.0.1:1"
@@ -101,3 +103,15 @@ def test_limit_of_one_server_says_nothing_of_another(pool: MemoryPool, null_runt
     load(make_model(null_runtime, model_id="elsewhere", name="Elsewhere"))
     assert goes_for(target) == []
     assert can_preload() == {target.model_id}
+
+
+@pytest.mark.parametrize(("kind", "told_of"), [("tabby", []), ("null", ["m0"])])
+def test_load_changes_the_rows_of_all_where_its_server_is_full_then(
+    pool: MemoryPool, kind: str, told_of: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target, _ = models_on(server(pool, kind), 2)
+    told: list[list[str]] = []
+    monkeypatch.setattr(live, "publish_models_changed", lambda ids, event_id: told.append(list(ids)))
+    effects = DatabaseEffects(make_job(pool, target))
+    effects.instance_loading(effects.load_request(target.model_id))
+    assert told == [told_of]
