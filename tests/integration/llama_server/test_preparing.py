@@ -49,13 +49,14 @@ def wait_until(is_so: Callable[[], bool]) -> None:
 
 
 def waiting_server(tmp_path: Path) -> psutil.Process:
-    """The one that waits, once it has come as far as it can: it sleeps in reading the last of its flags."""
+    """The one that waits, once it has come as far as it can: it has opened the file that its last flag names."""
     found: list[psutil.Process] = []
 
     def is_there() -> bool:
         processes = [psutil.Process(pid) for pid in our_processes(tmp_path)]
         found[:] = [process for process in processes if "--api-key-file" in process.cmdline()]
-        return bool(found) and "pipe" in Path(f"/proc/{found[0].pid}/wchan").read_text()
+        files = [file.readlink() for file in Path(f"/proc/{found[0].pid}/fd").iterdir()] if found else []
+        return any(files.count(file) == 2 for file in files if str(file).startswith("pipe:"))
 
     wait_until(is_there)
     return found[0]
