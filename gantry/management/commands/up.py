@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from argparse import ArgumentParser
 from contextlib import ExitStack, suppress
-from types import FrameType
 from typing import Any
 
 from django.conf import settings
@@ -14,7 +13,7 @@ from django.db import connections
 from django.utils.text import get_text_list
 from typing_extensions import override
 
-from gantry.bringup import broker, demo, preconditions, records
+from gantry.bringup import broker, demo, end_signals, preconditions, records
 from gantry.bringup.ending import end_models
 from gantry.bringup.exceptions import CannotStart, EndAsked
 from gantry.bringup.processes import RunOptions, commands, environment_for
@@ -26,7 +25,6 @@ from models_admin.runtime_access import lists_models
 
 ROLES = ("all", "web", "worker", "scheduler")
 BROKER_WAIT_SECONDS = 15.0
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Command(BaseCommand):
@@ -50,13 +48,13 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         self.role: str = options["role"]
         self.is_demo: bool = options["demo"]
-        for number in _SIGNALS:
-            signal.signal(number, _ask_to_end)
+        end_signals.end_when_asked()
         try:
             self.host = _host(options["host"])
             with ExitStack() as held:
                 self._run(held)
         except EndAsked:
+            end_signals.ignore()
             self.say("Ended")
         except CannotStart as exc:
             raise CommandError(str(exc)) from exc
@@ -71,7 +69,7 @@ class Command(BaseCommand):
         self._check_surroundings(held)
         supervisor = Supervisor(self.say)
         held.callback(supervisor.close)
-        held.callback(_ignore_signals)
+        held.callback(end_signals.ignore)
         child_env = environment_for(self.host, self._additions())
         self._start_broker(supervisor, child_env)
         lines = self._prepare_records()
@@ -89,7 +87,7 @@ class Command(BaseCommand):
         try:
             supervisor.loop()
         finally:
-            _ignore_signals()
+            end_signals.ignore()
             supervisor.close()
             if self.role == "all":
                 end_models(self.host, self.say)
@@ -179,13 +177,3 @@ def _host(name: str | None) -> str:
         return check_host_name(name or settings.HOST_NAME)
     except EnvironmentInvalid as exc:
         raise CannotStart(f"--host: {exc}") from exc
-
-
-def _ask_to_end(number: int, frame: FrameType | None) -> None:
-    raise EndAsked
-
-
-def _ignore_signals() -> None:
-    """What is being ended is ended to its end, however often Ctrl-C is pressed; every step of it is bounded."""
-    for number in _SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
