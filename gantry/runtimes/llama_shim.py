@@ -4,18 +4,15 @@ Run as a script of its own, `python -S -E -s llama_shim.py`, with the standard l
 milliseconds and stays small. Whom it is to keep comes on its stdin (`Order`), so one can stand ready before it is known for
 which model; when the order never comes whole, because whoever was to write it is gone, it ends.
 
-An order may say that the server is to wait: it is started, and comes as far as it can before it looks at any model or takes
-memory for one. It goes on when one more word comes on stdin, and is killed when that pipe closes without it. Until then nothing
-is written, and it counts for nothing.
+An order may say that the server is to wait: it comes as far as it can before it looks at its model. It goes on when one more word
+comes on stdin, and is killed when that closes without one. Until then nothing is written, and it counts for nothing.
 
 It exists because llama-server tells the progress of a load only to a parent that looks like its own router (environment
-LLAMA_SERVER_ROUTER_PORT and a pipe on stdin), and ends when that pipe closes. A worker that held the pipe would take its models
-with it when it restarts; the keeper lives on in a session of its own, and if the keeper itself is killed the pipe closes
-and the model ends, so that nothing is left over.
+LLAMA_SERVER_ROUTER_PORT and a pipe on stdin), and ends when that pipe closes: a worker that held it would take its models along when
+it restarts. The keeper lives on in a session of its own; when it is killed the pipe closes and the model ends: nothing is left over.
 
 Reads from the folder: api_key. Writes there: process.json (who runs, once), events.jsonl (the states that
-llama-server tells), server.log, exit.json (how it ended, once, at the end).
-SIGTERM makes it end llama-server and then itself.
+llama-server tells), server.log, exit.json (how it ended, once, at the end). SIGTERM makes it end both.
 """
 # pathlib would make the start slower by a third, and these files stay open for life.
 # ruff: noqa: PTH105, PTH118, PTH123, SIM115, E402
@@ -24,14 +21,14 @@ from __future__ import annotations
 
 import os
 
-LENGTH_DIGITS = 8
-
 
 class Order:
     """Whom to keep: the instance's folder, and the command and environment of its server.
 
-    Texts, each with a NUL behind it, which none of them holds; before them how many bytes they are, in LENGTH_DIGITS digits.
+    Texts, each with a NUL behind it, which none of them holds; before them how many bytes they are, in DIGITS digits.
     """
+
+    DIGITS = 8
 
     def __init__(self, folder: str, argv: list[str], env: dict[str, str], *, waits: bool = False) -> None:
         """`waits`: for one more word before it looks at the model."""
@@ -45,12 +42,12 @@ class Order:
         pairs = (text for pair in self.env.items() for text in pair)
         texts = [self.folder, "waits" if self.waits else "", str(len(self.argv)), *self.argv, *pairs]
         data = os.fsencode("".join(text + "\0" for text in texts))
-        return b"%0*d" % (LENGTH_DIGITS, len(data)) + data
+        return b"%0*d" % (self.DIGITS, len(data)) + data
 
     @classmethod
     def read(cls, fd: int) -> Order | None:
         """As it was sent, and not a byte of what follows it; None when whoever sends it is gone before it is whole."""
-        digits = read_exactly(fd, LENGTH_DIGITS)
+        digits = read_exactly(fd, cls.DIGITS)
         data = read_exactly(fd, int(digits)) if digits else b""
         if not data:
             return None
@@ -351,8 +348,7 @@ class Keeper:
     def press(self) -> None:
         """After a request to end: one step more each time that the one before had its time.
 
-        SIGTERM alone is not enough. Once ready, llama-server also waits for the end of its stdin; and while it
-        answers a request it ends only at the second SIGTERM ("Received second interrupt").
+        SIGTERM alone is not enough. Once ready, llama-server also waits for the end of its stdin, and for a second SIGTERM while it answers.
         """
         if not self.is_asked or not self.steps:
             return
@@ -360,58 +356,45 @@ class Keeper:
         if now - self.pressed_at >= self.steps[0][0]:
             _, number = self.steps.pop(0)
             self.pressed_at = now
-            self.signal_group(number)
-            self.close_stdin()
-
-    def close_stdin(self) -> None:
-        """Once; the number may be another file's afterwards."""
-        if self.stdin is not None:
-            os.close(self.stdin)
-            self.stdin = None
+            signal_group(self.child.pid, number)
+            if self.stdin is not None:  # once: the number may be another file's afterwards
+                os.close(self.stdin)
+                self.stdin = None
 
     def end_leftovers(self) -> None:
         """A wrapper script may have ended before the server that it started."""
-        self.signal_group(signal.SIGKILL)
-
-    def signal_group(self, number: int) -> None:
-        """To the child and what it started. The child is not collected yet, so the number is surely its own."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.child.pid, number)
+        signal_group(self.child.pid, signal.SIGKILL)
 
 
-def is_let_go(child: Start, orders: int) -> bool:
-    """Wait for the word that a server waits for, and let it go on. False when the word never comes, or the server did not wait."""
-    if not child.pid:
-        return False
+def signal_group(pid: int, number: int) -> None:
+    """To a child and what it started. The child is not collected yet, so the number is surely its own."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+
+
+def wait_until_wanted(child: Start, orders: int) -> None:
+    """Until the word comes that a server waits for. When it never comes, or the server did not wait, both end and nobody is told."""
     is_readable: list[int] = []
-    while not is_readable:
+    while child.pid and not is_readable and not has_ended(child.pid):
         is_readable, _, _ = select.select([orders], [], [], TICK_SECONDS)
-        if has_ended(child.pid):
-            return False
-    if not os.read(orders, 1):
-        return False
-    os.close(child.gate)
-    return True
-
-
-def end_unwanted(child: Start) -> None:
-    """Nobody has been told of it, so nobody will be told of its end."""
+    if is_readable and not has_ended(child.pid) and os.read(orders, 1):
+        os.close(child.gate)
+        return
     if child.pid:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(child.pid, signal.SIGKILL)
+        signal_group(child.pid, signal.SIGKILL)
         os.waitpid(child.pid, 0)
+    os._exit(0)
 
 
 if order is not None and started is not None:
-    if order.waits and not is_let_go(started, orders):
-        end_unwanted(started)
-        os._exit(0)
+    if order.waits:
+        wait_until_wanted(started, orders)
     os.close(orders)
     try:
         keeper = Keeper(order.folder, started)
     except OSError:  # its folder is gone already: nobody would ever find the server
         if started.pid:
-            os.killpg(started.pid, signal.SIGKILL)
+            signal_group(started.pid, signal.SIGKILL)
         raise
     keeper.run()
     os._exit(0)  # all is written; somebody waits for the end, and taking an interpreter down takes longer than that
