@@ -146,8 +146,8 @@ def finish(
         _audit_rollback(job)
         _audit_end(job, actor)
         live.publish_models_changed([], event_id=f"job-{job.pk}-end")
-    record_steps(job)  # nobody waits for what is learned from it
     wake_next(job.pool_id)
+    record_steps(job)  # nobody waits for what is learned from it
     return True
 
 

@@ -95,7 +95,7 @@ def dismiss(keeper: subprocess.Popen[bytes]) -> None:
     try:
         keeper.wait(KILL_SECONDS)
     except subprocess.TimeoutExpired:
-        keeper.kill()  # our own child and not collected yet; its server gets to see no model without its stdin
+        keeper.kill()  # our own child and not collected yet; its server ends with its stdin
 
 
 def _launch() -> subprocess.Popen[bytes]:

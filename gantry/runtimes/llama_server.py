@@ -49,12 +49,10 @@ from gantry.runtimes.registry import RuntimeConfig
 
 TELL_SECONDS = 0.1  # between two figures of a load, and between two looks at whether it is cancelled
 PORT_TRIES = 3
-IDLE_SECONDS = (
-    0.1  # for which the word of a server counts that it is idle: a switch asks when it drains, and unloads at once
-)
-WAITING_SECONDS = (
-    UNSTARTED_SECONDS / 2
-)  # a server that has waited longer is not used: its folder may be taken for a left-over
+# For which the word of a server counts that it is idle: a switch asks when it drains, and unloads at once.
+IDLE_SECONDS = 0.1
+# A server that has waited longer for its load is not used: its folder may be taken for a left-over.
+WAITING_SECONDS = UNSTARTED_SECONDS / 2
 
 
 @dataclass(frozen=True, slots=True)
