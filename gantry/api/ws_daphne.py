@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+MOST_REASON_BYTES = 123  # of a control frame, behind the code
 GOODBYE_SECONDS = 10  # in which a slow sender gets to the end of what is too large
 
 
@@ -37,6 +38,26 @@ def say_what_is_too_large(send: Any) -> None:
             begin(length)
 
     protocol.onMessageFrameBegin = begin_frame
+
+
+def close_with_any_code(send: Any) -> None:
+    """Have a connection close with whatever code it is told, such as 1011 and 1013: “try again”.
+
+    Autobahn keeps applications to 1000 and what begins at 3000, Daphne passes on every code, and a close that Autobahn refuses is an
+    error of the application: the connection ends with another code, or not at all where the error is taken for “it is gone already”.
+
+    Source: RFC 6455, 7.4; `WebSocketProtocol.sendClose` of Autobahn 26.10
+    """
+    protocol = _protocol_of(send)
+    send_frame = getattr(protocol, "sendCloseFrame", None)
+    if send_frame is None:
+        return
+
+    def send_close(code: int | None = None, reason: str | None = None) -> None:
+        text = reason.encode()[:MOST_REASON_BYTES] if reason else None
+        send_frame(code=code, reasonUtf8=text, isReply=False)
+
+    protocol.sendClose = send_close
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from django.contrib.auth import HASH_SESSION_KEY, SESSION_KEY
 from django.contrib.auth.models import AnonymousUser, User
 from django.utils.crypto import constant_time_compare
 
-from gantry.api.ws_daphne import say_what_is_too_large
+from gantry.api.ws_daphne import close_with_any_code, say_what_is_too_large
 from gantry.api.ws_origin import is_trusted
 from models_admin import keys
 from models_admin.actor import Actor
@@ -43,6 +43,7 @@ class SocketDoor:
     async def __call__(self, scope: dict[str, Any], receive: Any, send: Any) -> None:
         """Let the application see `user`, `authorization` where there is one, and `send` itself: what wraps it hides the server."""
         say_what_is_too_large(send)
+        close_with_any_code(send)
         headers = dict(scope["headers"])
         scope = {**scope, SERVER_SEND: send}
         if b"authorization" not in headers and b"cookie" in headers:

@@ -1,4 +1,4 @@
-"""An application for the real web server in tests: says how long each message was, behind the door of Gantry's sockets."""
+"""An application for the real web server in tests, behind the door of Gantry's sockets: says how long each message was, or closes."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ async def say_lengths(scope: Any, receive: Any, send: Any) -> None:
     while (message := await receive())["type"] != "websocket.disconnect":
         if message["type"] == "websocket.connect":
             await send({"type": "websocket.accept"})
+        elif message["text"].startswith("close "):
+            await send({"type": "websocket.close", "code": int(message["text"].split()[1])})
         else:
             await send({"type": "websocket.send", "text": f'{{"length": {len(message["text"])}}}'})
 

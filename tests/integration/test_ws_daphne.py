@@ -64,3 +64,11 @@ def test_other_violation_of_the_protocol_is_dropped_before_it_fills_the_memory(u
         program.send_frame(PING, b"x" * 126)
         assert program.next() is None
         assert program.close_code is None
+
+
+@pytest.mark.parametrize("code", [1000, 1008, 1011, 1013, 4403])
+def test_connection_is_closed_with_the_code_that_the_application_gives(url: str, code: int) -> None:
+    with ProgramSocket(url, "") as program:
+        program.send_frame(TEXT, f"close {code}".encode())
+        assert program.next() is None
+        assert program.close_code == code
