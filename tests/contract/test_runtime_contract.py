@@ -235,14 +235,17 @@ def test_two_loads_at_once_both_end_and_the_flag_says_what_stays(bench: Bench) -
         runtime.verify(instance_id)
 
 
-def test_prefetch_is_harmless(bench: Bench) -> None:
+def test_what_is_done_ahead_of_a_load_that_does_not_come_is_harmless(bench: Bench) -> None:
     runtime, kept = bench.build(), bench.request("small")
     load(runtime, kept)
     for role in ("other", "absent", "broken"):
         request = bench.request(role)
         for is_cancelled in (False, True):
             assert 0 <= runtime.prefetch(request, lambda: is_cancelled) <= request.file_bytes  # noqa: B023 # called at once
+        runtime.prepare(request)
+        runtime.drop_prepared()
     assert only(runtime).instance_id == kept.instance_id
+    runtime.verify(kept.instance_id)
 
 
 def test_prepared_load_is_no_instance_until_it_is_loaded(bench: Bench) -> None:
@@ -253,18 +256,6 @@ def test_prepared_load_is_no_instance_until_it_is_loaded(bench: Bench) -> None:
     runtime.drop_prepared()
     assert only(runtime).instance_id == request.instance_id
     runtime.verify(request.instance_id)
-
-
-@pytest.mark.parametrize("role", ["other", "absent", "broken"])
-def test_prepared_load_that_is_not_wanted_harms_nobody(bench: Bench, role: str) -> None:
-    runtime, kept = bench.build(), bench.request("small")
-    load(runtime, kept)
-    runtime.prepare(bench.request(role))
-    runtime.drop_prepared()
-    assert only(runtime).instance_id == kept.instance_id
-    runtime.verify(kept.instance_id)
-    runtime.unload(kept.instance_id)
-    load(runtime, bench.request("small"))
 
 
 # Ending

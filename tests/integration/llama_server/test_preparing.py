@@ -6,8 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -18,6 +16,7 @@ from gantry.runtimes import llama_server
 from gantry.runtimes.base import LoadStage
 from gantry.runtimes.exceptions import LoadFailed
 from gantry.runtimes.llama_server import LlamaServerRuntime
+from tests.functional.stack import wait_until
 from tests.integration.llama_server.helpers import (
     assert_nothing_left,
     load,
@@ -30,6 +29,7 @@ from tests.integration.llama_server.helpers import (
 
 pytestmark = pytest.mark.llama
 MIB = 1024**2
+WAIT_SECONDS = 10.0
 WORKER = """
 import sys, time
 from pathlib import Path
@@ -39,13 +39,6 @@ runtime.prepare(request_for(Path(sys.argv[2])))
 print("prepared", flush=True)
 time.sleep(60)
 """
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def waiting_server(tmp_path: Path) -> psutil.Process:
@@ -58,7 +51,7 @@ def waiting_server(tmp_path: Path) -> psutil.Process:
         files = [file.readlink() for file in Path(f"/proc/{found[0].pid}/fd").iterdir()] if found else []
         return any(files.count(file) == 2 for file in files if str(file).startswith("pipe:"))
 
-    wait_until(is_there)
+    wait_until(is_there, WAIT_SECONDS)
     return found[0]
 
 
@@ -109,14 +102,14 @@ def test_it_ends_with_the_worker_that_is_killed(models: Path, tmp_path: Path) ->
         waiting_server(tmp_path)
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait(10)
-    wait_until(lambda: our_processes(tmp_path) == [])
+    wait_until(lambda: our_processes(tmp_path) == [], WAIT_SECONDS)
 
 
 def test_it_ends_when_its_keeper_is_killed(runtime: LlamaServerRuntime, models: Path, tmp_path: Path) -> None:
     runtime.prepare(request_for(models / "tiny.gguf"))
     server = waiting_server(tmp_path)
     os.kill(server.ppid(), signal.SIGKILL)
-    wait_until(lambda: our_processes(tmp_path) == [])
+    wait_until(lambda: our_processes(tmp_path) == [], WAIT_SECONDS)
     runtime.drop_prepared()
 
 
@@ -129,7 +122,7 @@ def test_one_that_is_of_no_use_is_replaced(
     server = waiting_server(tmp_path)
     if what == "killed":
         server.kill()
-        wait_until(lambda: server.pid not in our_processes(tmp_path))
+        wait_until(lambda: server.pid not in our_processes(tmp_path), WAIT_SECONDS)
     else:
         monkeypatch.setattr(llama_server, "WAITING_SECONDS", 0.0)
     assert load(runtime, request)[-1].stage == LoadStage.READY

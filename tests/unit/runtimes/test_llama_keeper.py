@@ -6,8 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +14,9 @@ import pytest
 from gantry.runtimes import llama_keeper
 from gantry.runtimes.llama_instance import InstanceFolder
 from gantry.runtimes.llama_shim import read_start
+from tests.functional.stack import wait_until
 
+WAIT_SECONDS = 10.0
 SCRIPT = """
 import time
 from gantry.runtimes import llama_keeper
@@ -25,13 +26,6 @@ while llama_keeper._spares._waiting is None:
 print(llama_keeper._spares._waiting.pid, flush=True)
 time.sleep(60)
 """
-
-
-def wait_until(is_so: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not is_so():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 @pytest.fixture
@@ -60,7 +54,7 @@ def folder(tmp_path: Path) -> InstanceFolder:
 def test_the_one_that_waits_is_taken(spare: subprocess.Popen[bytes], folder: InstanceFolder) -> None:
     keeper = llama_keeper.start_keeper(folder, {"NAME": "Ann", "PATH": "/bin:/usr/bin"})
     assert keeper.pid == spare.pid
-    wait_until(lambda: folder.has_ended)
+    wait_until(lambda: folder.has_ended, WAIT_SECONDS)
     assert folder.log_tail(1) == (f"hello Ann from {folder.path}",)
     assert folder.keeper is not None
     assert folder.keeper.pid == spare.pid
@@ -72,7 +66,7 @@ def test_each_is_taken_once(spare: subprocess.Popen[bytes], folder: InstanceFold
     first = llama_keeper.start_keeper(folder, {})
     second = llama_keeper.start_keeper(InstanceFolder(other.path), {})
     assert first.pid == spare.pid != second.pid
-    wait_until(lambda: folder.has_ended and other.has_ended)
+    wait_until(lambda: folder.has_ended and other.has_ended, WAIT_SECONDS)
 
 
 def test_one_that_was_ended_while_it_waited_is_replaced(spare: subprocess.Popen[bytes], folder: InstanceFolder) -> None:
@@ -80,7 +74,7 @@ def test_one_that_was_ended_while_it_waited_is_replaced(spare: subprocess.Popen[
     spare.wait(10)
     keeper = llama_keeper.start_keeper(folder, {})
     assert keeper.pid != spare.pid
-    wait_until(lambda: folder.has_ended)
+    wait_until(lambda: folder.has_ended, WAIT_SECONDS)
 
 
 def test_one_waits_at_most_and_a_dead_one_counts_for_none(spare: subprocess.Popen[bytes]) -> None:
@@ -105,7 +99,7 @@ def test_it_ends_with_the_worker_also_when_that_is_killed() -> None:
         assert started is not None
         os.kill(worker.pid, signal.SIGKILL)
         worker.wait(10)
-    wait_until(lambda: read_start(pid) != started or _is_zombie(pid))
+    wait_until(lambda: read_start(pid) != started or _is_zombie(pid), WAIT_SECONDS)
 
 
 def _is_zombie(pid: int) -> bool:
