@@ -130,12 +130,10 @@ class MemoryView:
 
 
 @dataclass(frozen=True, slots=True)
-class Overview:
+class Overview(MemoryView):
     """Everything the Models tab shows."""
 
     rows: tuple[ModelRow, ...]
-    pools: tuple[PoolView, ...]
-    runtimes: tuple[Runtime, ...]
     job: JobSnapshot | None  # the unfinished job, if any
     last_job: JobSnapshot | None  # else the last one that ended
 

@@ -17,7 +17,7 @@ from models_admin.audit_words import audit_sentence
 from models_admin.job_view import JobView, job_view
 from models_admin.model_list import ListQuery, lines_of
 from models_admin.models import ModelDefinition, SwitchJob
-from models_admin.overview import MemoryView, ModelRow, Overview, Segment
+from models_admin.overview import MemoryView, ModelRow, Segment
 from models_admin.plan_view import plan_view
 from models_admin.runtime_access import lists_models
 from models_admin.snapshots import job_snapshot
@@ -43,7 +43,7 @@ def panel_context(job: JobSnapshot | None, target: ModelDefinition | None) -> di
     return {"view": view, "target": target}
 
 
-def memory_context(now: Overview | MemoryView) -> dict[str, Any]:
+def memory_context(now: MemoryView) -> dict[str, Any]:
     """What the memory part shows: each pool with the parts of its bar in their places, the runtimes, and which list their models."""
     pools = [
         {
@@ -64,7 +64,7 @@ def render_job_update(job: JobSnapshot, audience: Audience) -> str:
     return panel + (_render("_row_state.html", audience, {"row": row}, oob=True) if row else "")
 
 
-def render_memory(now: Overview | MemoryView) -> str:
+def render_memory(now: MemoryView) -> str:
     """Memory bars and runtimes: the same for everybody."""
     return _render("_memory.html", None, memory_context(now), oob=True)
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import statistics
+import threading
 import time
 from typing import Any
 
 import httpx
 import pytest
 from asgiref.sync import SyncToAsync
+from django.core.signals import request_finished
+from django.db import connection
 from django.test import AsyncClient, Client
 
+from gantry.open_database import close_with_requests
 from models_admin import worker_signs
 from tests.functional.stack import Stack
 
@@ -65,17 +69,21 @@ async def test_middleware_of_a_page_goes_to_the_thread_of_its_request_once(monke
     assert len(turns) <= 6, turns  # what Django itself needs; its middleware would take ten more
 
 
-def test_requests_leave_no_connection_to_the_database_open(stack: Stack) -> None:
-    web = stack.child("daphne")
+@pytest.mark.django_db(transaction=True)
+def test_connection_to_the_database_ends_with_its_request_unless_its_thread_stays() -> None:
+    close_with_requests()
+    left_open = []
 
-    def count() -> int:
-        return sum("db.sqlite3" in file.path for file in web.open_files())
+    def end_request() -> None:
+        connection.ensure_connection()
+        request_finished.send(sender=None)
+        left_open.append(connection.connection is not None)
 
-    before = count()
-    with httpx.Client() as client:
-        for _ in range(20):
-            assert client.get(f"{stack.url}sign-in/").status_code == 200
-    assert count() <= before + 6  # a database, its log and its index for each of two threads that stay
+    request = threading.Thread(target=end_request)
+    request.start()
+    request.join()
+    end_request()
+    assert left_open == [False, True]
 
 
 @pytest.mark.parametrize("path", ["healthz", "readyz"])
